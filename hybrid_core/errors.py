@@ -1,0 +1,50 @@
+"""Named errors. Each message says what was seen, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class HybridError(Exception):
+    """Base of every error that this pack raises on purpose."""
+
+
+class UnknownWordError(HybridError, ValueError):
+    """A demo prompt holds a word that the demo models were not trained on."""
+
+
+class ConfigError(HybridError, ValueError):
+    """A setting is outside its range."""
+
+
+class NotPartitionable(HybridError):
+    """The graph uses something that cannot be evaluated in another process.
+
+    Not a failure: the run is local, and the message is the reason the node shows.
+    """
+
+
+class WorkerError(HybridError, RuntimeError):
+    """Base of everything that can go wrong with the worker. The run goes on in the parent."""
+
+
+class WorkerDied(WorkerError):
+    """The worker's process has ended: its end of the pipe is closed."""
+
+
+class WorkerTimeout(WorkerError):
+    """The worker did not answer before the deadline."""
+
+
+class WorkerFailed(WorkerError):
+    """The worker answered that it could not do what it was asked (out of memory, a bad file)."""
+
+
+class ProtocolError(WorkerError):
+    """A message or a tensor header of the other process does not have the agreed form."""
+
+
+class ReplicaMismatch(WorkerError):
+    """The worker's model differs from the parent's, so its output would be wrong."""
+
+
+class ArenaTooSmall(WorkerError):
+    """A tensor does not fit into the shared memory that is left."""
