@@ -1,0 +1,75 @@
+"""Attaching to a MODEL: a clone with keyed wrappers, nothing else is touched."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from hybrid_core.comfy_bridge.partition import Announce, Partition
+from hybrid_core.comfy_bridge.session import SESSION, Session
+from hybrid_core.comfy_bridge.support import WRAPPER_KEY
+from hybrid_core.config import check_mode
+
+log = logging.getLogger("hybrid_ksampler")
+HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
+
+
+def attach(
+    model: ModelPatcher, mode: str, announce: Announce, session: Session = SESSION
+) -> ModelPatcher:
+    """A clone of `model` that samples in `mode`; an earlier attachment is replaced.
+
+    announce: called at most once a run, with a sentence for the artist. Raises ConfigError.
+    """
+    check_mode(mode)
+    clone = model.clone()
+    for kind in HOOKED:
+        clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
+    if mode != "off":
+        attachment = Attachment(session, announce)
+        clone.add_wrapper_with_key(
+            WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample
+        )
+        clone.add_wrapper_with_key(
+            WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
+        )
+    return clone
+
+
+class Attachment:
+    """The wrappers of one attached model and the run that is under way."""
+
+    def __init__(self, session: Session, announce: Announce):
+        self._session, self._announce = session, announce
+        self._partition: Partition | None = None
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        outer = self._partition  # a sampler inside a sampler
+        partition = Partition(guider.model_patcher, self._session, self._announce)
+        self._partition = partition
+        try:
+            partition.begin(guider.model_options, one_branch(guider))
+            return executor(*args, **kwargs)
+        finally:
+            self._partition = outer
+            partition.finish()
+            log.info("%s", partition.report.line())
+
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any
+    ) -> Any:
+        if self._partition is None:
+            return executor(model, conds, x, sigma, model_options)
+        return self._partition.evaluate(executor, model, conds, x, sigma, model_options)
+
+
+def one_branch(guider: Any) -> bool:
+    """Whether the guider is known to evaluate one branch only (cfg 1)."""
+    cfg = getattr(guider, "cfg", None)
+    keeps_both = guider.model_options.get("disable_cfg1_optimization", False)
+    return isinstance(cfg, int | float) and math.isclose(cfg, 1.0) and not keeps_both

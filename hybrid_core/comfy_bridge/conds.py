@@ -1,0 +1,62 @@
+"""Conditioning and options of a run as plain data: what ComfyUI's calc_cond_batch reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.conds
+
+from hybrid_core.errors import NotPartitionable, ProtocolError
+
+CondList = list[dict[str, Any]]
+PLAIN_KEYS = (
+    "area", "strength", "mask", "mask_strength",
+    "timestep_start", "timestep_end", "uuid", "default",
+)  # fmt: skip
+SET_AT_EVERY_CALL = {
+    "wrappers", "callbacks", "patches", "patches_replace",  # empty, or the run is local
+    "cond_or_uncond", "uuids", "sigmas", "prefetch_dynamic_vbars",
+}  # fmt: skip
+
+
+def context(conds: Sequence[CondList | None], model_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Data from which `restore` makes equal conds and options. Raises NotPartitionable."""
+    transformer = model_options.get("transformer_options", {})
+    return {
+        "conds": [None if cond is None else [_entry(e) for e in cond] for cond in conds],
+        "transformer_options": {
+            key: value for key, value in transformer.items() if key not in SET_AT_EVERY_CALL
+        },
+    }
+
+
+def restore(data: Mapping[str, Any]) -> tuple[list[CondList | None], dict[str, Any]]:
+    """conds and model_options for calc_cond_batch."""
+    conds = [None if cond is None else [_restored(e) for e in cond] for cond in data["conds"]]
+    return conds, {"transformer_options": data["transformer_options"]}
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: entry[key] for key in PLAIN_KEYS if key in entry}
+    plain["model_conds"] = {
+        name: (_class_name(name, cond), cond.cond) for name, cond in entry["model_conds"].items()
+    }
+    return plain
+
+
+def _class_name(name: str, cond: Any) -> str:
+    own = type(cond)
+    if getattr(comfy.conds, own.__name__, None) is not own or vars(cond).keys() != {"cond"}:
+        raise NotPartitionable(f"conditioning '{name}' is a {own.__name__} of another pack")
+    return own.__name__
+
+
+def _restored(entry: dict[str, Any]) -> dict[str, Any]:
+    made = {}
+    for name, (class_name, value) in entry["model_conds"].items():
+        own = getattr(comfy.conds, class_name, None)
+        if not (isinstance(own, type) and issubclass(own, comfy.conds.CONDRegular)):
+            raise ProtocolError(f"conditioning class {class_name!r} is not known here")
+        made[name] = own(value)
+    return {**entry, "model_conds": made}

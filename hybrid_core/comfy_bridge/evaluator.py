@@ -1,0 +1,105 @@
+"""The worker's side: replicas of the parent's models, and the evaluation of one branch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hybrid_core.comfy_bridge import parent_process
+from hybrid_core.errors import ProtocolError
+from hybrid_core.run import CONTEXTS_KEPT
+from hybrid_core.transport import wire
+from hybrid_core.transport.carry import unflatten
+
+Fields = Mapping[str, Any]
+Tensors = Sequence[torch.Tensor]
+
+
+class Evaluator:
+    """Holds the models. Made after torch's environment is set; imports ComfyUI."""
+
+    def __init__(self, boot: Mapping[str, Any]):
+        parent_process.adopt(boot)
+        import comfy.model_management
+        import comfy.samplers
+
+        from hybrid_core.comfy_bridge import rebuild
+
+        self._management, self._samplers, self._rebuild = (
+            comfy.model_management,
+            comfy.samplers,
+            rebuild,
+        )
+        self._device = comfy.model_management.get_torch_device()
+        self._bases: dict[str, Any] = {}
+        self._current: Any = None
+        self._contexts: OrderedDict[int, Any] = OrderedDict()
+
+    def load(self, fields: Fields, tensors: Tensors) -> dict[str, Any]:
+        """Make the replica that the message describes; its portrait."""
+        from hybrid_core.comfy_bridge.portrait import portrait
+
+        data = unflatten(fields["data"], tensors)
+        self._current = None
+        key = data["base_key"]
+        if data["base"] is not None:
+            self._bases[key] = self._rebuild.base(data["base"])
+        if key not in self._bases:
+            raise ProtocolError(f"model {key} was never sent")
+        patcher = self._rebuild.patched(self._bases[key], data)
+        self._management.load_models_gpu([patcher])
+        patcher.pre_run()
+        self._current = patcher
+        return {"portrait": portrait(patcher)}
+
+    def conds(self, fields: Fields, tensors: Tensors) -> dict[str, Any]:
+        """Keep a context (conditioning and options) under its number."""
+        from hybrid_core.comfy_bridge import conds
+
+        on_device = [tensor.to(self._device) for tensor in tensors]
+        data = unflatten(fields["data"], on_device)
+        self._contexts[wire.whole_number(dict(fields), "context")] = conds.restore(data)
+        while len(self._contexts) > CONTEXTS_KEPT:
+            self._contexts.popitem(last=False)
+        return {}
+
+    def step(self, fields: Fields, tensors: Tensors) -> list[torch.Tensor]:
+        """Denoised latents of each of the context's branches that is not None."""
+        number = wire.whole_number(dict(fields), "context")
+        if self._current is None or number not in self._contexts:
+            raise ProtocolError(f"step asks for context {number}, which is not held")
+        conds, options = self._contexts[number]
+        x, sigma = (tensor.to(self._device) for tensor in tensors)
+        out = self._samplers.calc_cond_batch(self._current.model, conds, x, sigma, options)
+        return [value for value, cond in zip(out, conds, strict=True) if cond is not None]
+
+    def forget(self, fields: Fields) -> dict[str, Any]:
+        """Drop a model whose parent's copy is gone."""
+        base = self._bases.pop(wire.text(dict(fields), "base_key"), None)
+        if base is not None:
+            if self._current is not None and self._current.model is base.model:
+                self._current = None
+            self._management.unload_model_and_clones(base)
+            del base
+            self._management.cleanup_models_gc()
+            self._management.soft_empty_cache()
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        """What this process holds."""
+        return {
+            "device": str(self._device),
+            "models": len(self._bases),
+            "free_bytes": int(self._management.get_free_memory(self._device)),
+        }
+
+    def interrupt(self, value: bool) -> None:
+        """Make the running evaluation stop at its next operation, or let the next one run."""
+        self._management.interrupt_current_processing(value)
+
+    def after_failure(self) -> None:
+        """Give memory back, so that a failed evaluation does not make the next one fail."""
+        self._management.soft_empty_cache()

@@ -1,0 +1,61 @@
+"""The parent's ComfyUI as plain data, and a ComfyUI made equal to it in the worker.
+
+ComfyUI reads its command line when its modules are imported, so the order matters: arguments first,
+then folder_paths, and only then model_management and everything that imports it.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """Command-line values and model folders of this process, as primitives."""
+    import folder_paths
+    from comfy.cli_args import args
+
+    return {
+        "args": {name: _primitive(value) for name, value in vars(args).items()},
+        "folders": {
+            name: (list(paths), sorted(extensions))
+            for name, (paths, extensions) in folder_paths.folder_names_and_paths.items()
+        },
+    }
+
+
+def adopt(described: Mapping[str, Any]) -> None:
+    """In the worker, before anything of ComfyUI is imported: become like the parent."""
+    logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
+    from comfy import cli_args
+
+    for name, value in described["args"].items():
+        setattr(cli_args.args, name, _restored(value, vars(cli_args)))
+    # one GPU is visible here, whatever number it has in the parent
+    cli_args.args.cuda_device = cli_args.args.default_device = None
+    import folder_paths
+
+    for name, (paths, extensions) in described["folders"].items():
+        folder_paths.folder_names_and_paths[name] = (paths, set(extensions))
+
+
+def _primitive(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return {"enum": type(value).__name__, "value": value.value}
+    if isinstance(value, set | frozenset):
+        return {"set": [_primitive(item) for item in value]}
+    if isinstance(value, list | tuple):
+        return [_primitive(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _restored(value: Any, classes: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict) and "enum" in value:
+        return classes[value["enum"]](value["value"])
+    if isinstance(value, dict):
+        return {_restored(item, classes) for item in value["set"]}
+    if isinstance(value, list):
+        return [_restored(item, classes) for item in value]
+    return value

@@ -1,0 +1,134 @@
+"""The parent's model as data, from which the worker makes an equal one.
+
+A model whose loader left a factory is loaded again by that loader; of any other model the weights
+and the configuration are sent. Patches (LoRA and its kin) and the sampling object always travel.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import comfy.sd
+import comfy.supported_models
+import comfy.weight_adapter
+from comfy.model_patcher import ModelPatcher
+
+from hybrid_core.checksum import checksum
+from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
+from hybrid_core.comfy_bridge.portrait import PREFIX, compare, portrait
+from hybrid_core.errors import NotPartitionable
+from hybrid_core.transport.carry import flatten
+
+_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def factories() -> dict[str, Callable[..., Any]]:
+    """Loaders that the worker may be told to call."""
+    names = (
+        "load_checkpoint_guess_config",
+        "load_checkpoint_guess_config_model_only",
+        "load_diffusion_model",
+    )
+    known = {name: getattr(comfy.sd, name) for name in names if hasattr(comfy.sd, name)}
+    return {**known, "load_demo_model": demo_models.load_model}
+
+
+class ReplicaSource:
+    """What the worker must hold to evaluate `patcher`, seen from the parent.
+
+    base_key names the weights without patches, key the model as it is patched now.
+    """
+
+    def __init__(self, patcher: ModelPatcher, on_gone: Callable[[str], None]):
+        support.check_model(patcher)
+        self._patcher = patcher
+        if patcher.model not in _tokens:
+            token = _tokens[patcher.model] = uuid.uuid4().hex
+            weakref.finalize(patcher.model, on_gone, token).atexit = False
+        self.base_key = _tokens[patcher.model]
+        self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
+        self.key = f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"
+
+    def payload(self, with_base: bool) -> dict[str, Any]:
+        """Data of the replica. Raises NotPartitionable."""
+        return {
+            "base_key": self.base_key,
+            "key": self.key,
+            "base": describe_base(self._patcher) if with_base else None,
+            "patches": describe_patches(self._patcher),
+            "patches_uuid": self._patcher.patches_uuid,
+            "sampling": self._sampling,
+        }
+
+    def verify(self, theirs: Any) -> None:
+        """Raise ReplicaMismatch unless the worker's portrait equals this process's."""
+        compare(portrait(self._patcher), theirs)
+
+
+def _fingerprint(value: Any) -> str:
+    """Changes with every value and every number in `value`."""
+    tensors: list[Any] = []
+    tree = flatten(value, tensors)
+    return f"{hash((str(tree), *map(checksum, tensors))):x}"
+
+
+def describe_base(patcher: ModelPatcher) -> dict[str, Any]:
+    """How to get the unpatched model. Raises NotPartitionable."""
+    factory = getattr(patcher, "cached_patcher_init", None)
+    if factory is not None:
+        for name, function in factories().items():
+            if function is factory[0]:
+                try:
+                    flatten(factory[1], [])
+                except NotPartitionable:
+                    break  # an argument that cannot travel: the weights can
+                index = factory[2] if len(factory) > 2 else None
+                return {"factory": name, "args": tuple(factory[1]), "index": index}
+    return describe_weights(patcher)
+
+
+def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
+    """Configuration and weights themselves. Raises NotPartitionable."""
+    model, config = patcher.model, patcher.model.model_config
+    known = getattr(comfy.supported_models, type(config).__name__, None)
+    if known is not type(config):
+        raise NotPartitionable(
+            f"this model's loader left no factory and its configuration "
+            f"({type(config).__name__}) is another pack's"
+        )
+    if config.custom_operations is not None or getattr(config, "quant_config", None) is not None:
+        raise NotPartitionable("this model's weights are quantised by another pack's loader")
+    state = {PREFIX + k: v for k, v in model.diffusion_model.state_dict().items()}
+    state = {k: patcher.backup[k].weight if k in patcher.backup else v for k, v in state.items()}
+    support.check_tensor_weights(state)
+    return {
+        "config": type(config).__name__,
+        "unet_config": {k: v for k, v in config.unet_config.items() if k != "dtype"},
+        "dtype": model.get_dtype(),
+        "manual_cast_dtype": model.manual_cast_dtype,
+        "optimizations": dict(config.optimizations),
+        "sampling_settings": dict(config.sampling_settings),
+        "state": {k.removeprefix(PREFIX): v for k, v in state.items()},
+    }
+
+
+def describe_patches(patcher: ModelPatcher) -> list[Any]:
+    """Weight patches by key, adapters as (class name, weights). Raises NotPartitionable."""
+    return [
+        (key, [_patch(key, patch) for patch in patches]) for key, patches in patcher.patches.items()
+    ]
+
+
+def _patch(key: str, patch: tuple[Any, ...]) -> tuple[Any, ...]:
+    strength, value, strength_model, offset, function = patch
+    if function is not None or isinstance(value, list):
+        raise NotPartitionable(f"a model merge or a patch function changes weight {key}")
+    if isinstance(value, comfy.weight_adapter.WeightAdapterBase):
+        name = type(value).__name__
+        if type(value) not in comfy.weight_adapter.adapters:
+            raise NotPartitionable(f"weight {key} has an adapter of another pack ({name})")
+        value = ("adapter", (name, value.weights))
+    return strength, value, strength_model, offset

@@ -1,0 +1,98 @@
+"""The one worker of this ComfyUI: made on first use, ended when idle or when models are freed."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+
+import comfy.model_management
+import torch
+
+from hybrid_core.comfy_bridge import parent_process
+from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
+from hybrid_core.errors import ConfigError, NotPartitionable
+from hybrid_core.run import Partner
+from hybrid_core.worker.host import WorkerHost
+
+log = logging.getLogger("hybrid_ksampler")
+WATCH_SECONDS = 1.0
+
+
+class Session:
+    """Keeps the partner between prompts and looks after its end."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.active_runs = 0
+        self._partner: Partner | None = None
+        self._watch: threading.Thread | None = None
+
+    def partner(self) -> Partner:
+        """The partner of this process. Raises NotPartitionable when there is no second device."""
+        if self._partner is None:
+            device = self._device()
+            if device is None:
+                raise NotPartitionable(
+                    "there is no second GPU: ComfyUI sees "
+                    f"{torch.cuda.device_count()} (is CUDA_VISIBLE_DEVICES hiding one?)"
+                )
+            host = WorkerHost(device, self.settings, parent_process.describe())
+            self._partner = Partner(host)
+        if self._watch is None or not self._watch.is_alive():
+            self._watch = threading.Thread(target=self._watching, name="hybrid-watch", daemon=True)
+            self._watch.start()
+        return self._partner
+
+    def model_gone(self, base_key: str) -> None:
+        """The parent let go of a model; the worker is told before its next load."""
+        if self._partner is not None:
+            self._partner.to_forget.append(base_key)
+
+    def stop(self) -> None:
+        """End the worker. The next run starts another one."""
+        if self._partner is not None:
+            with self._partner.host.lock:
+                self._partner.host.stop()
+
+    @staticmethod
+    def _device() -> WorkerDevice | None:
+        try:
+            return worker_device(os.environ.get(DEVICE_VARIABLE), _other_gpu())
+        except ConfigError as error:
+            raise NotPartitionable(str(error)) from error
+
+    def _watching(self) -> None:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            why = self._why_stop()
+            if why is not None:
+                log.info("worker stopped: %s", why)
+                self.stop()
+
+    def _why_stop(self) -> str | None:
+        partner = self._partner
+        if partner is None or partner.host.pid is None or self.active_runs:
+            return None
+        if time.monotonic() - partner.host.last_used > self.settings.idle_seconds:
+            return f"unused for {self.settings.idle_seconds:.0f} s"
+        if partner.key is not None and not comfy.model_management.current_loaded_models:
+            return "ComfyUI has freed its models"
+        return None
+
+
+def _other_gpu() -> str | None:
+    """UUID of a visible GPU that ComfyUI does not sample on."""
+    own = comfy.model_management.get_torch_device()
+    if own.type != "cuda":
+        return None
+    for index in range(torch.cuda.device_count()):
+        if index != (own.index or 0):
+            return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    return None
+
+
+SESSION = Session(Settings())
+atexit.register(SESSION.stop)

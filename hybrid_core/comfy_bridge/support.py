@@ -1,0 +1,104 @@
+"""What cannot be evaluated in another process, and why: one sentence for each.
+
+A check raises NotPartitionable; the run is then what KSampler's would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+
+from hybrid_core.errors import NotPartitionable
+
+WRAPPER_KEY = "hybrid_ksampler"
+INSIDE_FORWARD = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+CHANGES_MODEL = (
+    CallbacksMP.ON_LOAD, CallbacksMP.ON_PRE_RUN,
+    CallbacksMP.ON_PREPARE_STATE, CallbacksMP.ON_APPLY_HOOKS,
+)  # fmt: skip
+COND_FEATURES = {
+    "control": "a ControlNet is applied to the conditioning",
+    "gligen": "GLIGEN is applied to the conditioning",
+    "hooks": "the conditioning carries hooks (a LoRA or a schedule bound to a prompt)",
+}
+SENT_OBJECT_PATCHES = {"model_sampling"}
+PARENTS_OBJECT_PATCHES = {"latent_format"}  # used before and after sampling only
+
+
+def check_model(patcher: ModelPatcher) -> None:
+    """Raise NotPartitionable when `patcher` holds code that the worker would not have."""
+    if patcher.is_dynamic():
+        raise NotPartitionable(
+            "ComfyUI's dynamic VRAM is on for this model; start ComfyUI with --disable-dynamic-vram"
+        )
+    if getattr(patcher, "additional_models", {}).get("multigpu"):
+        raise NotPartitionable("MultiGPU CFG Split is attached to this model; remove one of the two")
+    if any(patcher.injections.values()):
+        raise NotPartitionable(f"other nodes inject layers ({_names(patcher.injections)})")
+    if patcher.hook_patches or patcher.forced_hooks:
+        raise NotPartitionable("hooks change this model's weights while it samples")
+    if getattr(patcher, "weight_wrapper_patches", None):
+        raise NotPartitionable("another node wraps this model's weights")
+    others = patcher.object_patches.keys() - SENT_OBJECT_PATCHES - PARENTS_OBJECT_PATCHES
+    if others:
+        raise NotPartitionable(f"another node replaces parts of this model ({_names(others)})")
+    for kind in CHANGES_MODEL:
+        _no_one_else(patcher.callbacks.get(kind, {}), f"runs code at '{kind}'")
+    for name, module in patcher.model.diffusion_model.named_modules():
+        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+            raise NotPartitionable(
+                f"other code overrides the forward pass of {name or type(module).__name__}"
+            )
+
+
+def check_options(model_options: Mapping[str, Any]) -> None:
+    """Raise NotPartitionable when the run's options act inside the network's forward pass."""
+    if "multigpu_clones" in model_options:
+        raise NotPartitionable("MultiGPU CFG Split is attached to this model; remove one of the two")
+    if "model_function_wrapper" in model_options:
+        raise NotPartitionable("another node wraps the model function")
+    transformer = model_options.get("transformer_options", {})
+    for kind in ("patches", "patches_replace"):
+        patches = {name: value for name, value in transformer.get(kind, {}).items() if value}
+        if patches:
+            raise NotPartitionable(f"another node patches the network ({kind}: {_names(patches)})")
+    wrappers = transformer.get("wrappers", {})
+    for kind in INSIDE_FORWARD:
+        _no_one_else(wrappers.get(kind, {}), f"wraps '{kind}'")
+    for kind in CHANGES_MODEL:
+        _no_one_else(transformer.get("callbacks", {}).get(kind, {}), f"runs code at '{kind}'")
+
+
+def check_conds(conds: Iterable[list[dict[str, Any]] | None]) -> None:
+    """Raise NotPartitionable when conditioning carries models or callables."""
+    for entries in conds:
+        for entry in entries or ():
+            for key, reason in COND_FEATURES.items():
+                if entry.get(key) is not None:
+                    raise NotPartitionable(reason)
+
+
+def replaces_evaluation(model_options: Mapping[str, Any]) -> bool:
+    """Whether another node evaluates the branches itself, so that this pack is never asked."""
+    return "sampler_calc_cond_batch_function" in model_options
+
+
+def _no_one_else(by_key: Mapping[Any, list[Any]], does: str) -> None:
+    others = [key for key, values in by_key.items() if values and key != WRAPPER_KEY]
+    if others:
+        raise NotPartitionable(f"another node {does} ({_names(others)})")
+
+
+def _names(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(str(value) for value in values)[:3])
+
+
+def check_tensor_weights(state: Mapping[str, Any]) -> None:
+    """Raise NotPartitionable for weights of special classes (GGUF, quantised)."""
+    for name, value in state.items():
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise NotPartitionable(f"weight {name} is a {type(value).__name__}")

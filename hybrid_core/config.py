@@ -1,0 +1,75 @@
+"""Frozen settings, checked when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hybrid_core.errors import ConfigError
+
+MODES = ("exact", "off")
+DEVICE_VARIABLE = "HYBRID_KSAMPLER_DEVICE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of the second process. Times are in seconds."""
+
+    slot_bytes: int = 64 << 20  # most bytes in one exchange; the system hands out pages on use
+    start_seconds: float = 180.0
+    load_seconds: float = 600.0
+    step_seconds: float = 60.0  # least time a step may take before the worker counts as hung
+    step_factor: float = 20.0  # and as many times the parent's own branch
+    request_seconds: float = 30.0  # conditioning, status, a piece of a bulk transfer
+    idle_seconds: float = 600.0  # an unused worker is stopped
+
+    def __post_init__(self) -> None:
+        if self.slot_bytes < 4096 or self.slot_bytes % 64:
+            raise ConfigError(
+                f"slot_bytes is {self.slot_bytes}, expected a multiple of 64 from 4096 up"
+            )
+        for name in ("start", "load", "step", "request", "idle"):
+            value = getattr(self, f"{name}_seconds")
+            if not value > 0:
+                raise ConfigError(f"{name}_seconds is {value}, expected more than 0")
+        if not self.step_factor >= 1:
+            raise ConfigError(f"step_factor is {self.step_factor}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class WorkerDevice:
+    """Where the worker evaluates: one GPU by its UUID, or processor cores."""
+
+    label: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+
+def worker_device(chosen: str | None, other_gpu: str | None) -> WorkerDevice | None:
+    """The worker's device, or None when there is none.
+
+    chosen: DEVICE_VARIABLE's value, "cpu:1" or "cpu:2,3" for processor cores (development and
+    tests); other_gpu: UUID of a GPU that the parent does not use. Raises ConfigError.
+    """
+    if chosen:
+        kind, _, numbers = chosen.partition(":")
+        try:
+            cores = tuple(int(number) for number in numbers.split(","))
+        except ValueError:
+            cores = ()
+        if kind != "cpu" or not cores or min(cores) < 0:
+            raise ConfigError(
+                f"{DEVICE_VARIABLE} is '{chosen}', expected cpu: and core numbers, as in 'cpu:1'"
+            )
+        environment = {"OMP_NUM_THREADS": str(len(cores)), "CUDA_VISIBLE_DEVICES": ""}
+        return WorkerDevice(chosen, environment, cores)
+    if other_gpu:
+        return WorkerDevice(other_gpu, {"CUDA_VISIBLE_DEVICES": other_gpu})
+    return None
+
+
+def check_mode(mode: str) -> str:
+    """`mode` itself. Raises ConfigError for a word that is not a mode."""
+    if mode not in MODES:
+        raise ConfigError(f"mode is '{mode}', expected one of {', '.join(MODES)}")
+    return mode

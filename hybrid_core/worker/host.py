@@ -1,0 +1,225 @@
+"""The parent's side of the worker: start it, ask it, stop it.
+
+One request is under way at a time. A request that is given up stays "outstanding" until its reply
+has come in and was dropped; meanwhile `idle()` is False and callers evaluate in the parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from hybrid_core.config import Settings, WorkerDevice
+from hybrid_core.errors import ProtocolError, WorkerDied, WorkerFailed, WorkerTimeout
+from hybrid_core.transport import wire
+from hybrid_core.transport.bulk import pieces
+from hybrid_core.transport.channel import Channel
+from hybrid_core.transport.host_arena import SLOTS, HostArena
+from hybrid_core.transport.shared_memory import SharedMemory
+from hybrid_core.worker import entry, spawning
+
+log = logging.getLogger("hybrid_ksampler")
+Tick = Callable[[], None]
+
+
+@dataclass
+class Reply:
+    fields: wire.Message
+    tensors: list[torch.Tensor]
+
+
+class WorkerHost:
+    """One worker process on `device`, started on first use and started anew after a failure."""
+
+    def __init__(self, device: WorkerDevice, settings: Settings, boot: Mapping[str, Any]):
+        self.device = device
+        self.settings = settings
+        self.lock = threading.RLock()  # the prompt's thread against the janitor
+        self.last_error: str | None = None
+        self.started_at = 0.0
+        self.start_seconds: float | None = None
+        self.last_used = time.monotonic()
+        self.epoch = 0  # counts the processes: what was told to an earlier one is forgotten
+        self.bytes_sent = self.bytes_received = 0
+        self._boot = boot
+        self._process: BaseProcess | None = None
+        self._channel: Channel | None = None
+        self._arena: HostArena | None = None
+        self._memory: SharedMemory | None = None
+        self._number = 0
+        self._outstanding: int | None = None
+        self._ready = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while there is no worker."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start the process if there is none. Returns at once; `ready` says when it is up.
+
+        Raises WorkerFailed when the system refuses.
+        """
+        if self._process is not None:
+            return
+        ours, theirs = spawning.pipe()
+        memory = SharedMemory(self.settings.slot_bytes * SLOTS)
+        environment, boot = dict(self.device.environment), dict(self._boot)
+        try:
+            process = spawning.start(
+                entry.main, (theirs, memory.ticket(), environment, self.device.cores, boot)
+            )
+        except OSError as error:
+            ours.close()
+            raise WorkerFailed(f"the worker's process could not be started: {error}") from error
+        finally:
+            theirs.close()
+            memory.close_descriptor()
+        self._process, self._memory = process, memory
+        self._channel = Channel(ours, wire.REPLIES)
+        self._arena = HostArena(memory.map, parent=True)
+        self._number, self._outstanding, self._ready = 0, 0, False
+        self.epoch += 1
+        self.started_at, self.start_seconds = time.monotonic(), None
+        self.last_error = None
+        self.last_used = time.monotonic()
+        log.info("worker %s started on %s", process.pid, self.device.label)
+
+    def ready(self) -> bool:
+        """Whether the worker is up. Never waits. Raises WorkerError when it failed to come up."""
+        if self._process is None:
+            return False
+        if self._ready:
+            return True
+        if self.idle():
+            self._ready = True
+            self.start_seconds = time.monotonic() - self.started_at
+            return True
+        if time.monotonic() - self.started_at > self.settings.start_seconds:
+            raise WorkerTimeout(
+                f"the worker was not up after {self.settings.start_seconds:.0f} s"
+            )
+        return False
+
+    def idle(self) -> bool:
+        """Whether no request is under way; takes in and drops a late reply. Never waits."""
+        while self._outstanding is not None and self._require_channel().waiting():
+            message = self._require_channel().receive(0.0)
+            if message["seq"] == self._outstanding:
+                self._outstanding = None
+                if message["op"] == "failed" and message["seq"] == 0:
+                    raise WorkerFailed(f"the worker did not come up: {wire.text(message, 'error')}")
+        return self._outstanding is None
+
+    def post(
+        self, op: str, fields: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()
+    ) -> int:
+        """Send a request whose tensors fit into one slot. Its number, for `wait`.
+
+        Raises ArenaTooSmall, WorkerDied, ProtocolError (also for a request under way).
+        """
+        if self._outstanding is not None:
+            raise ProtocolError(f"'{op}' was asked while request {self._outstanding} is under way")
+        number = self._number + 1
+        headers = self._require_arena().write(number, tensors)
+        self._require_channel().send(op, number, **fields, tensors=headers)
+        self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
+        self._number = self._outstanding = number
+        self.last_used = time.monotonic()
+        return number
+
+    def post_any_size(
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        tensors: Sequence[torch.Tensor],
+        tick: Tick | None = None,
+    ) -> int:
+        """Like `post`, for tensors of any size: what does not fit goes ahead in pieces."""
+        slot = self._require_arena().slot_bytes
+        if sum(t.numel() * t.element_size() + 64 for t in tensors) <= slot:
+            return self.post(op, fields, tensors)
+        for piece in pieces(tensors, slot):
+            fields_of_piece = {"index": piece.index, "start": piece.start, "whole": piece.whole}
+            number = self.post("chunk", fields_of_piece, [piece.data])
+            self.wait(number, "more", self.settings.request_seconds, tick)
+        return self.post(op, {**fields, "pieced": len(tensors)})
+
+    def wait(self, number: int, op: str, seconds: float, tick: Tick | None = None) -> Reply:
+        """The reply `op` to request `number`. `tick` runs while waiting and may raise.
+
+        Raises WorkerTimeout, WorkerDied, WorkerFailed (the worker's own words), ProtocolError.
+        """
+        channel, deadline = self._require_channel(), time.monotonic() + seconds
+        while True:
+            message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
+            if message["seq"] == number:
+                break
+            if message["seq"] > number:
+                raise ProtocolError(f"reply {message['seq']} came to request {number}")
+        self._outstanding = None
+        self.last_used = time.monotonic()
+        if message["op"] == "failed":
+            raise WorkerFailed(wire.text(message, "error"))
+        if message["op"] != op:
+            raise ProtocolError(f"request {number} was answered '{message['op']}', expected '{op}'")
+        headers = wire.items(message, "tensors", 64) if op == "result" else []
+        tensors = [self._require_arena().read(number, header) for header in headers]
+        self.bytes_received += sum(t.numel() * t.element_size() for t in tensors)
+        return Reply(message, tensors)
+
+    def replied(self, number: int) -> bool:
+        """Whether a message can be received at once."""
+        return self._outstanding != number or self._require_channel().waiting()
+
+    def cancel(self) -> None:
+        """Ask the worker to stop what is under way. Its late reply is dropped by `idle`."""
+        if self._outstanding is not None and self._channel is not None:
+            try:
+                self._channel.send("cancel", self._outstanding)
+            except WorkerDied as error:
+                self.kill(str(error))
+
+    def stop(self) -> None:
+        """End the process: ask, then make sure. All its memory is free afterwards."""
+        if self._process is None:
+            return
+        try:
+            self._require_channel().send("stop", self._number + 1)
+            self._process.join(2.0)
+        except WorkerDied:
+            pass  # already what was wanted
+        self.kill(None)
+
+    def kill(self, why: str | None) -> None:
+        """End the process at once and let go of everything shared with it."""
+        process, channel = self._process, self._channel
+        if process is None or channel is None:
+            return
+        self._process = self._channel = self._arena = self._memory = None
+        self._outstanding, self._ready = None, False
+        channel.close()
+        process.kill()
+        process.join(5.0)
+        exit_code = process.exitcode
+        process.close()
+        if why is not None:
+            self.last_error = f"{why} (exit code {exit_code})"
+            log.warning("worker stopped: %s", self.last_error)
+
+    def _require_channel(self) -> Channel:
+        if self._channel is None:
+            raise WorkerDied("there is no worker")
+        return self._channel
+
+    def _require_arena(self) -> HostArena:
+        if self._arena is None:
+            raise WorkerDied("there is no worker")
+        return self._arena

@@ -1,0 +1,32 @@
+"""A real ComfyUI in the test's own process, on one core; the worker gets the other one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMFYUI = os.environ.get("COMFYUI_DIR")
+
+if COMFYUI is None:
+    pytest.skip("COMFYUI_DIR is not set; run python dev.py test", allow_module_level=True)
+
+os.environ["HYBRID_KSAMPLER_DEVICE"] = "cpu:1"
+sys.path.insert(0, COMFYUI)
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+import torch  # noqa: E402
+
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {0})
+torch.set_num_threads(1)
+
+import comfy.options  # noqa: E402
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+import comfy.model_management  # noqa: E402
