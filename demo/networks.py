@@ -44,8 +44,8 @@ def build(kind: str) -> nn.Module:
             sample_size=16,
             in_channels=CHANNELS,
             out_channels=CHANNELS,
-            layers_per_block=2,
-            block_out_channels=(64, 128),
+            layers_per_block=1,
+            block_out_channels=(128, 128),  # noise in 48 channels has to pass: 96 at the least
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=CONTEXT,

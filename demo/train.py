@@ -20,7 +20,7 @@ from demo.networks import LATENT_SCALE, PATCH, WEIGHTS, Conditional, save
 log = logging.getLogger("demo.train")
 SETTINGS = {  # batch, steps, peak learning rate: about an hour on one core each
     "mmdit": (32, 7500, 6e-4),
-    "unet": (24, 6000, 5e-4),
+    "unet": (24, 6000, 8e-4),
 }
 WHOLE_PROMPT_DROPPED, WORD_DROPPED = 0.12, 0.04
 EMA_DECAY = 0.998

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from hybrid_core.errors import (
+    ArenaTooSmall,
     NotPartitionable,
     ProtocolError,
     ReplicaMismatch,
@@ -23,6 +24,7 @@ from hybrid_core.transport.carry import flatten
 from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
+WORKER_IS_SOUND = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NotPartitionable)
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
 
 
@@ -49,6 +51,7 @@ class Partner:
     next_context: int = 0
     to_forget: list[str] = field(default_factory=list)
     load_seconds: float | None = None
+    loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
 
     def sync(self) -> None:
@@ -84,10 +87,22 @@ class Report:
 class Run:
     """Brings the partner up without waiting for it, shares evaluations with it, survives it."""
 
-    def __init__(self, partner: Partner, source: Source, tick: Callable[[], None]):
-        self.report = Report()
+    def __init__(
+        self, partner: Partner, source: Source, tick: Callable[[], None], report: Report
+    ):
+        self.report = report
         self._partner, self._host, self._source, self._tick = partner, partner.host, source, tick
         self._gone = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether the parent evaluates its branches one by one when it evaluates them all.
+
+        As the worker would: then a run's numbers are the same, bit for bit, whether the worker took
+        part from the first step, from a later one, or died on the way. A run that has given up
+        before it shared anything is KSampler's.
+        """
+        return not self._gone or self.report.partitioned > 0
 
     def ready(self, wait_seconds: float = 0.0) -> bool:
         """Whether the worker holds an equal model. Moves its start and loading on meanwhile."""
@@ -123,6 +138,7 @@ class Run:
             reply = host.wait(number, "ok", 0.0)
             partner.bases.add(key.partition(":")[0])
             partner.load_seconds = time.monotonic() - since
+            partner.loads += 1
             if key == source.key:
                 self._verify(reply.fields.get("portrait"))
                 partner.key = key
@@ -220,7 +236,7 @@ class Run:
         reason = f"evaluated in this process alone: {error}"
         self.report.reasons.append(reason)
         log.warning("%s", reason)
-        if isinstance(error, WorkerFailed | ReplicaMismatch | NotPartitionable):
+        if isinstance(error, WORKER_IS_SOUND):
             self._host.last_error = str(error)
         else:
             with self._host.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -13,24 +14,34 @@ from hybrid_core.comfy_bridge.partition import Announce, Partition
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import check_mode
+from hybrid_core.run import Report
 
 log = logging.getLogger("hybrid_ksampler")
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
 
 
+def log_report(report: Report) -> None:
+    log.info("%s", report.line())
+
+
 def attach(
-    model: ModelPatcher, mode: str, announce: Announce, session: Session = SESSION
+    model: ModelPatcher,
+    mode: str,
+    announce: Announce,
+    session: Session = SESSION,
+    on_report: Callable[[Report], None] = log_report,
 ) -> ModelPatcher:
     """A clone of `model` that samples in `mode`; an earlier attachment is replaced.
 
-    announce: called at most once a run, with a sentence for the artist. Raises ConfigError.
+    announce: called at most once a run, with a sentence for the artist. on_report: called after
+    each run. Raises ConfigError.
     """
     check_mode(mode)
     clone = model.clone()
     for kind in HOOKED:
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
     if mode != "off":
-        attachment = Attachment(session, announce)
+        attachment = Attachment(session, announce, on_report)
         clone.add_wrapper_with_key(
             WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample
         )
@@ -43,8 +54,10 @@ def attach(
 class Attachment:
     """The wrappers of one attached model and the run that is under way."""
 
-    def __init__(self, session: Session, announce: Announce):
-        self._session, self._announce = session, announce
+    def __init__(
+        self, session: Session, announce: Announce, on_report: Callable[[Report], None]
+    ):
+        self._session, self._announce, self._on_report = session, announce, on_report
         self._partition: Partition | None = None
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +71,7 @@ class Attachment:
         finally:
             self._partition = outer
             partition.finish()
-            log.info("%s", partition.report.line())
+            self._on_report(partition.report)
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any

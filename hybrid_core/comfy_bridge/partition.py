@@ -26,16 +26,11 @@ class Partition:
 
     def __init__(self, patcher: ModelPatcher, session: Session, announce: Announce):
         self._patcher, self._session, self._announce = patcher, session, announce
+        self.report = Report()
         self._run: Run | None = None
-        self._local: str | None = None
+        self._local = False
         self._announced = False
         session.active_runs += 1
-
-    @property
-    def report(self) -> Report:
-        if self._run is not None:
-            return self._run.report
-        return Report(reasons=[] if self._local is None else [f"local: {self._local}"])
 
     def begin(self, model_options: dict[str, Any], one_branch: bool) -> None:
         """Start what takes time: the worker's process and its replica."""
@@ -58,8 +53,7 @@ class Partition:
         """What ComfyUI's calc_cond_batch returns: denoised latents, one of x's shape a branch."""
         branches = [index for index, cond in enumerate(conds) if cond is not None]
         if len(branches) < 2:
-            if self._run is not None:
-                self._run.report.single += 1
+            self.report.single += 1
             return executor(model, conds, x, sigma, options)  # type: ignore[no-any-return]
         theirs = branches[1::2]
         parents = [None if i in theirs else cond for i, cond in enumerate(conds)]
@@ -74,10 +68,9 @@ class Partition:
             except NotPartitionable as error:
                 self._stay_local(str(error))
                 run = None
-        if run is None:
+        if run is None or (number is None and not run.apart):
+            self.report.local += 1
             return executor(model, conds, x, sigma, options)  # type: ignore[no-any-return]
-        # Both branches apart even when this process evaluates both: the numbers are then the
-        # same, bit for bit, whether the worker took part or not.
         results = None
         try:
             since = time.monotonic()
@@ -88,7 +81,7 @@ class Partition:
             run.cancel()
             raise
         if results is None:
-            run.report.local += 1
+            self.report.local += 1
             others = executor(model, workers, x, sigma, options)
             results = [others[index] for index in theirs]
         for index, result in zip(theirs, results, strict=True):
@@ -98,11 +91,11 @@ class Partition:
     def finish(self) -> None:
         """After the run, however it ended."""
         self._session.active_runs -= 1
-        if self._run is not None and self._run.report.reasons:
-            self._say(self._run.report.line())
+        if self.report.reasons:
+            self._say(self.report.line())
 
     def _ensure_run(self) -> Run | None:
-        if self._local is not None:
+        if self._local:
             return None
         if self._run is None:
             try:
@@ -112,11 +105,12 @@ class Partition:
                 self._stay_local(str(error))
                 return None
             tick = comfy.model_management.throw_exception_if_processing_interrupted
-            self._run = Run(partner, source, tick)
+            self._run = Run(partner, source, tick, self.report)
         return self._run
 
     def _stay_local(self, reason: str) -> None:
-        self._local, self._run = reason, None
+        self._local, self._run = True, None
+        self.report.reasons.append(reason)
         self._say(f"runs as KSampler, on one device: {reason}")
 
     def _say(self, text: str) -> None:

@@ -11,10 +11,13 @@ import time
 import comfy.model_management
 import torch
 
+from comfy.model_patcher import ModelPatcher
+
 from hybrid_core.comfy_bridge import parent_process
+from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
 from hybrid_core.errors import ConfigError, NotPartitionable
-from hybrid_core.run import Partner
+from hybrid_core.run import Partner, Report, Run
 from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
@@ -45,6 +48,17 @@ class Session:
             self._watch = threading.Thread(target=self._watching, name="hybrid-watch", daemon=True)
             self._watch.start()
         return self._partner
+
+    def bring_up(self, patcher: ModelPatcher, seconds: float) -> bool:
+        """Start the worker and give it `patcher`'s model now. False when it was not up in time.
+
+        Raises NotPartitionable.
+        """
+        partner = self.partner()
+        comfy.model_management.load_models_gpu([patcher])
+        source = ReplicaSource(patcher, self.model_gone)
+        tick = comfy.model_management.throw_exception_if_processing_interrupted
+        return Run(partner, source, tick, Report()).ready(seconds)
 
     def model_gone(self, base_key: str) -> None:
         """The parent let go of a model; the worker is told before its next load."""

@@ -30,3 +30,36 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
 import comfy.model_management  # noqa: E402
+from hybrid_core.comfy_bridge import demo_models  # noqa: E402
+from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
+from hybrid_core.config import Settings  # noqa: E402
+
+sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo models by kind, loaded once: changed clones are the tests' own."""
+    return {kind: demo_models.load_model(kind) for kind in demo_models.KINDS}
+
+
+@pytest.fixture(scope="session")
+def session():
+    """The worker that tests share; a test that harms it makes one of its own."""
+    yield SESSION
+    SESSION.stop()
+
+
+@pytest.fixture
+def own_session():
+    """Makes sessions with a worker of their own, and ends them."""
+    made = []
+
+    def make(**settings) -> Session:
+        made.append(Session(Settings(**settings)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+        assert one.partner().host.pid is None

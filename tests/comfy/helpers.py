@@ -1,0 +1,81 @@
+"""Sampling calls for the tests, with ComfyUI's own functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.samplers import CFGGuider
+from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge.attach import attach
+from hybrid_core.comfy_bridge.session import Session
+from nodes import common_ksampler
+
+POSITIVE = "large red circle, left, sky, plain"
+NEGATIVE = "blue, bottom"
+
+
+def quiet(text: str) -> None:
+    """An announce function that nobody hears."""
+
+
+def empty_latent(batch: int = 1) -> dict[str, Any]:
+    return {"samples": torch.zeros(batch, 4, 8, 8), "downscale_ratio_spacial": 8}
+
+
+def sample(
+    model: Any,
+    kind: str,
+    *,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    steps: int = 4,
+    cfg: float = 5.0,
+    seed: int = 1,
+    latent: dict[str, Any] | None = None,
+    positive: Any = None,
+    negative: Any = None,
+    **more: Any,
+) -> torch.Tensor:
+    """Final latents of common_ksampler, (B, 48, 16, 16)."""
+    with torch.inference_mode():
+        (out,) = common_ksampler(
+            model,
+            seed,
+            steps,
+            cfg,
+            sampler,
+            scheduler,
+            positive or demo_models.conditioning(kind, POSITIVE),
+            negative or demo_models.conditioning(kind, NEGATIVE),
+            dict(latent or empty_latent()),
+            **more,
+        )
+    return out["samples"]
+
+
+def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((seen - expected).norm() / expected.norm())
+
+
+class Watched:
+    """An attached model that keeps what was announced and the reports of its runs."""
+
+    def __init__(self, model: Any, session: Session, mode: str = "exact"):
+        self.announced: list[str] = []
+        self.reports: list[Any] = []
+        self.model = attach(model, mode, self.announced.append, session, self.reports.append)
+
+
+def bring_up(session: Session, model: Any) -> None:
+    with torch.inference_mode():
+        assert session.bring_up(model, 120), "the worker did not come up"
+
+
+def guider(model: Any, kind: str, cfg: float = 5.0) -> CFGGuider:
+    made = CFGGuider(model)
+    made.set_conds(
+        demo_models.conditioning(kind, POSITIVE), demo_models.conditioning(kind, NEGATIVE)
+    )
+    made.set_cfg(cfg)
+    return made
