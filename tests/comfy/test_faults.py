@@ -1,0 +1,393 @@
+"""Never a lost image, never a hung node: the worker is harmed at each point of the protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import comfy.model_management
+import pytest
+import torch
+from helpers import Watched, bring_up, sample
+from hybrid_core.comfy_bridge import partition as partition_module
+from hybrid_core.transport import wire
+from hybrid_core.transport.host_arena import HostArena
+from hybrid_core.worker.host import WorkerHost
+
+KIND = "unet"
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
+
+
+@pytest.fixture
+def model(demo):
+    return demo[KIND]
+
+
+@pytest.fixture
+def reference(demo):
+    return sample(demo[KIND], KIND)
+
+
+@pytest.fixture(scope="module")
+def partitioned(demo, session):
+    """What an undisturbed shared run gives: a disturbed one must give the same bits."""
+    bring_up(session, demo[KIND])
+    return sample(Watched(demo[KIND], session).model, KIND)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def next_run_works(session, model, partitioned):
+    """After whatever happened: two more prompts, shared again."""
+    for _ in range(2):
+        bring_up(session, model)
+        watched = Watched(model, session)
+        assert torch.equal(sample(watched.model, KIND), partitioned)
+        assert watched.reports[0].local == 0
+
+
+@pytest.mark.parametrize("op", ["load", "conds", "step"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_worker_killed_around_a_request(own_session, model, partitioned, monkeypatch, op, when):
+    session = own_session()
+    if op != "load":
+        bring_up(session, model)
+    killed = []
+    post = WorkerHost.post
+
+    def deadly(self, asked, fields, tensors=()):
+        if asked != op or killed:
+            return post(self, asked, fields, tensors)
+        killed.append(self.pid)
+        if when == "before":
+            os.kill(self.pid, signal.SIGKILL)
+            wait_until(lambda: not self._process.is_alive())
+        number = post(self, asked, fields, tensors)
+        os.kill(self.pid, signal.SIGKILL)
+        return number
+
+    monkeypatch.setattr(WorkerHost, "post", deadly)
+    if op == "load":
+        with torch.inference_mode():
+            assert not session.bring_up(model, 60)
+        seen = partitioned
+    else:
+        watched = Watched(model, session)
+        seen = sample(watched.model, KIND)
+        assert watched.reports[0].local > 0
+        (said,) = watched.announced
+        assert "the other process is gone" in said
+    assert killed and not alive(killed[0])
+    assert (seen - partitioned).norm() / partitioned.norm() < 1e-5
+    monkeypatch.undo()
+    next_run_works(session, model, partitioned)
+
+
+def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partitioned, monkeypatch):
+    session = own_session()
+    bring_up(session, model)
+    post, steps = WorkerHost.post, []
+
+    def deadly(self, asked, fields, tensors=()):
+        number = post(self, asked, fields, tensors)
+        if asked == "step" and len(steps.append(number) or steps) == 3:
+            os.kill(self.pid, signal.SIGKILL)
+        return number
+
+    monkeypatch.setattr(WorkerHost, "post", deadly)
+    watched = Watched(model, session)
+    assert torch.equal(sample(watched.model, KIND), partitioned)
+    assert (watched.reports[0].partitioned, watched.reports[0].local) == (2, 2)
+
+
+def test_worker_killed_while_it_starts(own_session, model, reference, partitioned):
+    session = own_session()
+    watched = Watched(model, session)
+    begin = partition_module.Partition.begin
+
+    def begin_and_kill(self, *arguments):
+        begin(self, *arguments)
+        os.kill(session.partner().host.pid, signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partition_module.Partition, "begin", begin_and_kill)
+        seen = sample(watched.model, KIND)
+    assert (seen - reference).norm() / reference.norm() < 1e-5
+    next_run_works(session, model, partitioned)
+
+
+def test_worker_killed_between_runs(own_session, model, partitioned):
+    session = own_session()
+    bring_up(session, model)
+    os.kill(session.partner().host.pid, signal.SIGKILL)
+    watched = Watched(model, session)
+    assert (sample(watched.model, KIND) - partitioned).norm() / partitioned.norm() < 1e-5
+    next_run_works(session, model, partitioned)
+
+
+@linux
+def test_worker_hung_in_mid_step(own_session, model, partitioned, monkeypatch):
+    session = own_session(step_seconds=0.5, step_factor=1.0)
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    os.kill(pid, signal.SIGSTOP)
+    watched = Watched(model, session)
+    session.partner().contexts.clear()
+    monkeypatch.setattr(session.partner().host, "settings", session.settings)
+    began = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybrid_core.run.Run._context_number", lambda *_: 0)
+        seen = sample(watched.model, KIND)
+    assert time.monotonic() - began < 20
+    assert torch.equal(seen, partitioned) or (seen - partitioned).norm() / partitioned.norm() < 1e-5
+    assert "no answer within" in watched.announced[0]
+    assert not alive(pid)
+    next_run_works(session, model, partitioned)
+
+
+@linux
+def test_worker_hung_while_it_takes_conditioning(own_session, model, partitioned):
+    session = own_session(request_seconds=0.5)
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    session.partner().contexts.clear()
+    os.kill(pid, signal.SIGSTOP)
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND)
+    assert (seen - partitioned).norm() / partitioned.norm() < 1e-5
+    assert not alive(pid)
+
+
+@linux
+def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
+    session = own_session(start_seconds=0.2)
+    with torch.inference_mode():
+        assert not session.bring_up(model, 5)
+    assert "was not up after" in session.partner().host.last_error
+    assert session.partner().host.pid is None
+
+
+@linux
+def test_worker_out_of_memory(own_session, model, partitioned):
+    import resource
+
+    session = own_session()
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+    latent = {"samples": torch.zeros(16, 48, 32, 32)}
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND, latent=latent, steps=2)
+    (said,) = watched.announced
+    assert "memory" in said
+    assert session.partner().host.pid == pid, "the worker survives its own lack of memory"
+    resource.prlimit(pid, resource.RLIMIT_AS, before)
+    expected = sample(model, KIND, latent=latent, steps=2)
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+    next_run_works(session, model, partitioned)
+    assert session.partner().host.pid == pid
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda m: m.update(tensors=[{"dtype": "float32", "shape": [1, 48], "at": 1 << 40}]), "out"),
+        (lambda m: m.update(tensors=[{"dtype": "object", "shape": [1], "at": 0}]), "dtype"),
+        (lambda m: m.update(tensors=[{"dtype": "float32", "shape": [2], "at": 0}]), "returned"),
+        (lambda m: m.update(tensors=[]), "returned"),
+        (lambda m: m.update(tensors=None), "expected a list"),
+        (lambda m: m.update(seq=m["seq"] + 1), "came to request"),
+        (lambda m: m.update(op="ok"), "was answered 'ok'"),
+    ],
+)
+def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, said):
+    session = own_session()
+    bring_up(session, model)
+    decode = wire.decode
+
+    def harmed(data, allowed):
+        message = decode(data, allowed)
+        if message["op"] == "result":
+            harm(message)
+        return message
+
+    monkeypatch.setattr(wire, "decode", harmed)
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND)
+    monkeypatch.undo()
+    assert (seen - partitioned).norm() / partitioned.norm() < 1e-5
+    assert said in watched.announced[0]
+    next_run_works(session, model, partitioned)
+
+
+def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch):
+    session = own_session()
+    bring_up(session, model)
+    monkeypatch.setattr(wire, "decode", lambda data, allowed: wire.json.loads("[1]")["op"])
+    monkeypatch.setattr(
+        wire, "decode", lambda data, allowed: (_ for _ in ()).throw(wire.ProtocolError("no message"))
+    )
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND)
+    monkeypatch.undo()
+    assert (seen - partitioned).norm() / partitioned.norm() < 1e-5
+    next_run_works(session, model, partitioned)
+
+
+def test_arena_too_small_runs_locally_and_says_so(own_session, model, reference):
+    session = own_session(slot_bytes=4096)
+    bring_up(session, model)  # weights and portraits go in pieces
+    pid = session.partner().host.pid
+    watched = Watched(model, session)
+    assert torch.equal(sample(watched.model, KIND), reference)
+    (said,) = watched.announced
+    assert "a slot of the shared memory holds 4096" in said
+    assert session.partner().host.pid == pid
+
+
+def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
+    session = own_session()
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    write, seen = HostArena.write, []
+
+    def interrupting(self, number, tensors):
+        seen.append(number)
+        if len(seen) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return write(self, number, tensors)
+
+    monkeypatch.setattr(HostArena, "write", interrupting)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(Watched(model, session).model, KIND, steps=30)
+    monkeypatch.undo()
+    assert not comfy.model_management.processing_interrupted()
+    next_run_works(session, model, partitioned)
+    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+
+
+@linux
+def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned):
+    session = own_session(request_seconds=60)
+    bring_up(session, model)
+    session.partner().contexts.clear()
+    pid = session.partner().host.pid
+    os.kill(pid, signal.SIGSTOP)
+    timer = threading.Timer(0.5, comfy.model_management.interrupt_current_processing)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(Watched(model, session).model, KIND)
+    assert time.monotonic() - began < 5
+    os.kill(pid, signal.SIGCONT)
+    next_run_works(session, model, partitioned)
+
+
+def test_free_ends_the_worker(own_session, model, partitioned):
+    session = own_session()
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    comfy.model_management.unload_all_models()  # what /free does
+    wait_until(lambda: session.partner().host.pid is None)
+    assert not alive(pid)
+    next_run_works(session, model, partitioned)
+
+
+def test_idle_worker_is_ended(own_session, model):
+    session = own_session(idle_seconds=0.5)
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    wait_until(lambda: session.partner().host.pid is None)
+    assert not alive(pid)
+
+
+def test_a_model_that_the_parent_dropped_is_dropped_by_the_worker(own_session, model):
+    from hybrid_core.comfy_bridge import demo_models
+
+    session = own_session()
+    other = demo_models.load_model("mmdit")
+    bring_up(session, other)
+    bring_up(session, model)
+    partner = session.partner()
+    assert len(partner.bases) == 2
+    del other
+    comfy.model_management.cleanup_models_gc()
+    watched = Watched(model, session)
+    sample(watched.model, KIND)
+    assert len(partner.bases) == 1
+    number = partner.host.post("status", {})
+    assert partner.host.wait(number, "ok", 10).fields["models"] == 1
+
+
+PARENT = """
+import os, sys
+sys.path.insert(0, os.environ["COMFYUI_DIR"]); sys.path.append({root!r})
+import torch
+from comfy.cli_args import args
+args.cpu = True
+from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge.session import SESSION
+with torch.inference_mode():
+    assert SESSION.bring_up(demo_models.load_model("unet"), 120)
+print(SESSION.partner().host.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["killed", "ended"])
+def test_the_parents_end_ends_the_worker_and_frees_the_memory(how):
+    root = str(Path(__file__).resolve().parents[2])
+    before = set(os.listdir("/dev/shm"))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(root=root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert parent.stdout is not None and parent.stdin is not None
+    with parent:
+        worker = int(parent.stdout.readline())
+        assert alive(worker)
+        if how == "killed":
+            parent.kill()
+        parent.stdin.close()
+        parent.wait(20)
+    wait_until(lambda: not alive(worker))
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+@linux
+def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, model):
+    session = own_session()
+    host = session.partner().host
+    pids = []
+
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    for _ in range(6):
+        host.start()
+        pids.append(host.pid)
+        host.kill("test")
+        if len(pids) == 1:
+            first = descriptors()
+    assert descriptors() <= first
+    assert not any(alive(pid) for pid in pids)
