@@ -20,6 +20,7 @@ from hybrid_core.errors import (
     WorkerError,
     WorkerFailed,
 )
+from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten
 from hybrid_core.worker.host import WorkerHost
 
@@ -70,6 +71,7 @@ class Report:
     single: int = 0  # evaluations that had one branch only
     own_seconds: float = 0.0
     wait_seconds: float = 0.0
+    overhead_seconds: float = 0.0  # beyond the slower branch's own time
     reasons: list[str] = field(default_factory=list)
 
     def line(self) -> str:
@@ -208,22 +210,29 @@ class Run:
         return number
 
     def collect(
-        self, number: int, like: torch.Tensor, count: int, own_seconds: float
+        self, number: int, like: torch.Tensor, count: int, began: float, own_seconds: float
     ) -> list[torch.Tensor] | None:
-        """The worker's `count` results, each like `like`, on its device. None when it failed."""
+        """The worker's `count` results, each like `like`, on its device. None when it failed.
+
+        began: time.monotonic() before the step was posted; own_seconds: the parent's own branch.
+        """
         settings, since = self._host.settings, time.monotonic()
         seconds = settings.step_seconds + settings.step_factor * own_seconds
         try:
             with self._host.lock:
                 reply = self._host.wait(number, "result", seconds, self._tick)
             check_results(reply.tensors, like, count)
+            theirs = wire.whole_number(reply.fields, "micros") / 1e6
         except WorkerError as error:
             self.give_up(error)
             return None
+        results = [tensor.to(like.device) for tensor in reply.tensors]
+        now = time.monotonic()
         self.report.partitioned += 1
         self.report.own_seconds += own_seconds
-        self.report.wait_seconds += time.monotonic() - since
-        return [tensor.to(like.device) for tensor in reply.tensors]
+        self.report.wait_seconds += now - since
+        self.report.overhead_seconds += now - began - max(own_seconds, theirs)
+        return results
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

@@ -58,7 +58,7 @@ class Partition:
         theirs = branches[1::2]
         parents = [None if i in theirs else cond for i, cond in enumerate(conds)]
         workers = [cond if i in theirs else None for i, cond in enumerate(conds)]
-        run, number = self._ensure_run(), None
+        run, number, began = self._ensure_run(), None, time.monotonic()
         if run is not None:
             try:
                 support.check_conds(conds)
@@ -76,7 +76,9 @@ class Partition:
             since = time.monotonic()
             out: list[torch.Tensor] = executor(model, parents, x, sigma, options)
             if number is not None:
-                results = run.collect(number, x, len(theirs), time.monotonic() - since)
+                results = run.collect(
+                    number, x, len(theirs), began, time.monotonic() - since
+                )
         except BaseException:
             run.cancel()
             raise

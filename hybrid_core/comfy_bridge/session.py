@@ -58,7 +58,11 @@ class Session:
         comfy.model_management.load_models_gpu([patcher])
         source = ReplicaSource(patcher, self.model_gone)
         tick = comfy.model_management.throw_exception_if_processing_interrupted
-        return Run(partner, source, tick, Report()).ready(seconds)
+        self.active_runs += 1
+        try:
+            return Run(partner, source, tick, Report()).ready(seconds)
+        finally:
+            self.active_runs -= 1
 
     def model_gone(self, base_key: str) -> None:
         """The parent let go of a model; the worker is told before its next load."""

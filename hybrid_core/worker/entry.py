@@ -34,6 +34,7 @@ def main(
     from hybrid_core.worker.loop import serve
 
     serve(connection, ticket, arrivals, len(cores), lambda: Evaluator(boot))
+    os._exit(0)  # there is nothing to save, and other libraries' threads may take their time
 
 
 class Arrivals:

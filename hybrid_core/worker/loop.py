@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -126,8 +127,10 @@ def answer(
     inline = [arena.read(number, header) for header in wire.items(message, "tensors")]
     tensors = assembly.finish(message) or inline
     if op == "step":
-        out = evaluator.step(message, tensors)
-        channel.send("result", number, tensors=arena.write(number, out))
+        since = time.monotonic()
+        headers = arena.write(number, evaluator.step(message, tensors))
+        micros = int((time.monotonic() - since) * 1e6)
+        channel.send("result", number, tensors=headers, micros=micros)
         return
     if op == "load":
         reply = evaluator.load(message, tensors)

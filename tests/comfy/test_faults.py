@@ -19,7 +19,7 @@ from hybrid_core.transport import wire
 from hybrid_core.transport.host_arena import HostArena
 from hybrid_core.worker.host import WorkerHost
 
-KIND = "unet"
+KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
 
 

@@ -1,0 +1,154 @@
+"""Mode exact beside KSampler, ComfyUI's own CFG split, and what the machine allows.
+
+    python dev.py bench exact [--json] [--rounds 7] [--steps 6] [--model WORD]
+
+Two cores are two devices: KSampler has one process on one core with one thread; the CFG split has
+one process with a thread on each core; mode exact has a process on each core. All in one run, arm
+after arm in each round, so that the ratios hold when the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("HYBRID_KSAMPLER_DEVICE", "cpu:1")
+sys.path.insert(0, os.environ["COMFYUI_DIR"])
+sys.path.append(os.path.abspath("."))
+
+import torch
+from comfy.cli_args import args
+
+args.cpu = True
+
+import psutil
+
+from benchmarks.bare import BarePair
+from benchmarks.models import SHAPES, Shape, sample
+from benchmarks.report import Row, progress, publish, ratios
+from hybrid_core.comfy_bridge.attach import attach
+from hybrid_core.comfy_bridge.session import SESSION
+from hybrid_core.run import Report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench exact", description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--model", default="", help="only models with this word in their name")
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    on_cores({0})
+    rows = []
+    for name, shape in SHAPES.items():
+        if arguments.model in name:
+            rows += measure(name, shape, arguments.rounds, arguments.steps)
+    publish("exact", rows)
+    SESSION.stop()
+
+
+def on_cores(cores: set[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def measure(name: str, shape: Shape, rounds: int, steps: int) -> list[Row]:
+    progress(f"{name}: loading")
+    model = shape.load()
+    sample(model, shape, 1)
+    reports: list[Report] = []
+    attached = attach(model, "exact", progress, on_report=reports.append)
+    with torch.inference_mode():
+        if not SESSION.bring_up(model, 300):
+            raise RuntimeError(f"{name}: the worker did not come up")
+    split = core_split(model)
+    bare = BarePair(name)
+    arms: dict[str, Callable[[], Any]] = {
+        "ksampler": lambda: sample(model, shape, steps),
+        "exact": lambda: sample(attached, shape, steps),
+        "core_split": lambda: split_sample(split, shape, steps),
+    }
+    times: dict[str, list[float]] = {arm: [] for arm in (*arms, "bare", "alone")}
+    for count in range(rounds + 1):  # the first round warms up
+        for arm, call in arms.items():
+            since = time.perf_counter()
+            call()
+            times[arm].append(time.perf_counter() - since)
+        times["bare"].append(bare.seconds(steps))
+        times["alone"].append(bare.alone(steps))
+        progress(f"{name}: round {count} " + str({a: round(t[-1], 3) for a, t in times.items()}))
+    bare.close()
+    times = {arm: taken[1:] for arm, taken in times.items()}
+    shared = reports[-rounds:]
+    if any(r.local or r.partitioned != steps for r in shared):
+        raise RuntimeError(f"{name}: not every step was shared: {shared[-1].line()}")
+    return rows(name, times, shared, steps)
+
+
+def rows(name: str, times: dict[str, list[float]], reports: list[Report], steps: int) -> list[Row]:
+    limit = ratios(times["ksampler"], times["bare"])
+    common = {
+        "model": name,
+        "steps": steps,
+        "rounds": len(reports),
+        "branch_forward_ms": milliseconds(times["alone"], steps),
+        "limit": limit["ratio"],
+        "limit_min": limit["ratio_min"],
+        "limit_max": limit["ratio_max"],
+    }
+    made = []
+    for arm, ideal in (("ksampler", 1.0), ("core_split", 2.0), ("exact", 2.0)):
+        row = {**common, "arm": arm, **ratios(times["ksampler"], times[arm]), "ideal": ideal}
+        row["step_ms"] = milliseconds(times[arm], steps)
+        row["of_limit"] = round(row["ratio"] / row["limit"], 3)
+        made.append(row)
+    partner = SESSION.partner()
+    overhead = [r.overhead_seconds / r.partitioned * 1000 for r in reports]
+    made[-1] |= {
+        "overhead_ms": round(statistics.median(overhead), 3),
+        "worker_start_s": round(partner.host.start_seconds or 0.0, 2),
+        "replica_load_s": round(partner.load_seconds or 0.0, 2),
+        "parent_mb": psutil.Process().memory_info().rss >> 20,
+        "worker_mb": psutil.Process(partner.host.pid).memory_info().rss >> 20,
+    }
+    return made
+
+
+def milliseconds(taken: list[float], steps: int) -> float:
+    return round(statistics.median(taken) / steps * 1000, 1)
+
+
+def core_split(model: Any) -> Any:
+    """`model` with ComfyUI's MultiGPU CFG Split over cpu:0 and cpu:1, None where it has none."""
+    if not hasattr(model, "deepclone_multigpu"):
+        return None
+    original = model.load_device
+    model = model.clone()
+    model.load_device = torch.device("cpu:0")
+    twin = model.deepclone_multigpu(new_load_device=torch.device("cpu:1"))
+    twin.is_multigpu_base_clone = True
+    model.set_additional_models("multigpu", [twin])
+    model.match_multigpu_clones()
+    assert original.type == "cpu"
+    return model
+
+
+def split_sample(split: Any, shape: Shape, steps: int) -> None:
+    """Its threads are made for each run and inherit this thread's cores."""
+    on_cores({0, 1})
+    with contextlib.ExitStack() as after:
+        after.callback(on_cores, {0})
+        sample(split, shape, steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Models of the benchmarks: the demo models, and random weights in the shapes of SD3 and SDXL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+from comfy.samplers import CFGGuider, KSampler, sampler_object
+
+from hybrid_core.comfy_bridge import demo_models
+
+SD3_CONFIG = {
+    "in_channels": 16, "patch_size": 2, "depth": 9, "num_blocks": 9, "input_size": None,
+    "adm_in_channels": 2048, "pos_embed_max_size": 192, "pos_embed_scaling_factor": None,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 576}
+    },
+}  # fmt: skip
+SDXL_CONFIG = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 160,
+    "channel_mult": [1, 2, 4], "num_res_blocks": [2, 2, 2], "use_spatial_transformer": True,
+    "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2], "context_dim": 2048,
+    "num_classes": "sequential", "adm_in_channels": 2816, "use_linear_in_transformer": True,
+    "num_head_channels": 64, "num_heads": -1, "legacy": False,
+    "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model, its latents and its conditioning."""
+
+    load: Callable[[], comfy.model_patcher.ModelPatcher]
+    latent: tuple[int, ...]  # (B, C, H, W)
+    context: tuple[int, int]  # tokens, width
+    pooled: int
+
+
+def random_model(config_class: type, config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
+    """A model of ComfyUI's with random weights, the same at every call."""
+    made = config_class(dict(config))
+    made.set_inference_dtype(torch.float32, None)
+    model = made.get_model({}, "")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.diffusion_model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.6 / weight[0].numel() ** 0.5, generator=generator)
+            else:
+                weight.fill_(float(name.endswith("weight")))
+        for buffer in model.diffusion_model.buffers():
+            buffer.normal_(generator=generator)
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        model,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    patcher.cached_patcher_init = (random_model, (config_class, config))
+    return patcher
+
+
+SHAPES = {
+    "demo mmdit, 4 pictures": Shape(
+        lambda: demo_models.load_model("mmdit"), (4, 48, 16, 16), (6, 64), 64
+    ),
+    "demo unet, 4 pictures": Shape(
+        lambda: demo_models.load_model("unet"), (4, 48, 16, 16), (6, 64), 64
+    ),
+    "SD3 shape, 9 blocks": Shape(
+        lambda: random_model(comfy.supported_models.SD3, SD3_CONFIG),
+        (1, 16, 32, 32),
+        (77, 4096),
+        2048,
+    ),
+    "SDXL shape, half width": Shape(
+        lambda: random_model(comfy.supported_models.SDXL, SDXL_CONFIG),
+        (1, 4, 32, 32),
+        (77, 2048),
+        1280,
+    ),
+}
+
+
+def conditioning(shape: Shape, seed: int) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(1, *shape.context, generator=generator)
+    return [[vectors, {"pooled_output": torch.randn(1, shape.pooled, generator=generator)}]]
+
+
+def sample(model: Any, shape: Shape, steps: int) -> torch.Tensor:
+    """`steps` Euler steps at cfg 5 from fixed noise."""
+    guider = CFGGuider(model)
+    guider.set_conds(conditioning(shape, 1), conditioning(shape, 2))
+    guider.set_cfg(5.0)
+    sigmas = KSampler(model, steps, model.load_device, scheduler="normal").sigmas
+    noise = torch.randn(shape.latent, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        return guider.sample(
+            noise, torch.zeros(shape.latent), sampler_object("euler"), sigmas,
+            disable_pbar=True, seed=4,
+        )  # fmt: skip
