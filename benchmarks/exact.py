@@ -1,6 +1,6 @@
 """Mode exact beside KSampler, ComfyUI's own CFG split, and what the machine allows.
 
-    python dev.py bench exact [--json] [--rounds 7] [--steps 6] [--model WORD]
+    python dev.py bench exact [--json] [--rounds 7] [--model WORD]
 
 Two cores are two devices: KSampler has one process on one core with one thread; the CFG split has
 one process with a thread on each core; mode exact has a process on each core. All in one run, arm
@@ -42,16 +42,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench exact", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--model", default="", help="only models with this word in their name")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     on_cores({0})
+    SESSION.busy = lambda: True  # from the first arm to the last
     rows = []
     for name, shape in SHAPES.items():
         if arguments.model in name:
-            rows += measure(name, shape, arguments.rounds, arguments.steps)
+            rows += measure(name, shape, arguments.rounds)
     publish("exact", rows)
     SESSION.stop()
 
@@ -61,16 +61,17 @@ def on_cores(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def measure(name: str, shape: Shape, rounds: int, steps: int) -> list[Row]:
+def measure(name: str, shape: Shape, rounds: int) -> list[Row]:
+    steps = shape.steps
     progress(f"{name}: loading")
     model = shape.load()
     sample(model, shape, 1)
     reports: list[Report] = []
     attached = attach(model, "exact", progress, on_report=reports.append)
+    split = core_split(model)
     with torch.inference_mode():
         if not SESSION.bring_up(model, 300):
             raise RuntimeError(f"{name}: the worker did not come up")
-    split = core_split(model)
     bare = BarePair(name)
     arms: dict[str, Callable[[], Any]] = {
         "ksampler": lambda: sample(model, shape, steps),

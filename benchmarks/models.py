@@ -40,6 +40,7 @@ class Shape:
     latent: tuple[int, ...]  # (B, C, H, W)
     context: tuple[int, int]  # tokens, width
     pooled: int
+    steps: int  # of one timed run
 
 
 def random_model(config_class: type, config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
@@ -67,22 +68,24 @@ def random_model(config_class: type, config: dict[str, Any]) -> comfy.model_patc
 
 SHAPES = {
     "demo mmdit, 4 pictures": Shape(
-        lambda: demo_models.load_model("mmdit"), (4, 48, 16, 16), (6, 64), 64
+        lambda: demo_models.load_model("mmdit"), (4, 48, 16, 16), (6, 64), 64, 20
     ),
     "demo unet, 4 pictures": Shape(
-        lambda: demo_models.load_model("unet"), (4, 48, 16, 16), (6, 64), 64
+        lambda: demo_models.load_model("unet"), (4, 48, 16, 16), (6, 64), 64, 20
     ),
     "SD3 shape, 9 blocks": Shape(
         lambda: random_model(comfy.supported_models.SD3, SD3_CONFIG),
         (1, 16, 32, 32),
         (77, 4096),
         2048,
+        6,
     ),
     "SDXL shape, half width": Shape(
         lambda: random_model(comfy.supported_models.SDXL, SDXL_CONFIG),
         (1, 4, 32, 32),
         (77, 2048),
         1280,
+        6,
     ),
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+from hybrid_core.comfy_bridge.session import SESSION
 
 from .demo import HybridDemoModel, HybridDemoPrompt
+from .monitor import prompt_running
 from .sampling import HybridAttachModel, HybridKSampler, HybridKSamplerAdvanced
 
 
@@ -20,4 +22,5 @@ class HybridExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> HybridExtension:
+    SESSION.busy = prompt_running
     return HybridExtension()

@@ -20,3 +20,9 @@ def announcer(node_id: str | None) -> Callable[[str], None]:
             server.send_progress_text(text, node_id)
 
     return announce
+
+
+def prompt_running() -> bool:
+    """Whether ComfyUI executes a prompt at this moment."""
+    server = getattr(PromptServer, "instance", None)
+    return server is not None and bool(server.prompt_queue.currently_running)

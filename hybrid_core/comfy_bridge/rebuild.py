@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
+import comfy.supported_models_base
 import comfy.weight_adapter
 
 from hybrid_core.comfy_bridge import sampling_objects
@@ -49,7 +50,7 @@ def _patch(described: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _from_weights(described: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
     known = getattr(comfy.supported_models, described["config"], None)
-    if not (isinstance(known, type) and issubclass(known, comfy.supported_models.BASE)):
+    if not (isinstance(known, type) and issubclass(known, comfy.supported_models_base.BASE)):
         raise ProtocolError(f"model configuration {described['config']!r} is not known here")
     config = known(described["unet_config"])
     config.optimizations = described["optimizations"]

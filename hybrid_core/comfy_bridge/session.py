@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import comfy.model_management
 import torch
@@ -30,6 +31,7 @@ class Session:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.active_runs = 0
+        self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self._partner: Partner | None = None
         self._watch: threading.Thread | None = None
 
@@ -92,7 +94,7 @@ class Session:
 
     def _why_stop(self) -> str | None:
         partner = self._partner
-        if partner is None or partner.host.pid is None or self.active_runs:
+        if partner is None or partner.host.pid is None or self.active_runs or self.busy():
             return None
         if time.monotonic() - partner.host.last_used > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
