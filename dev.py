@@ -98,9 +98,7 @@ def set_up(chosen: str | None) -> Path:
     install("torch", TORCH)
     folder = comfyui(chosen)
     wanted = (folder / "requirements.txt").read_text().splitlines()
-    requirements = [
-        line.split("#")[0].strip() for line in wanted if line.split("#")[0].strip()
-    ]
+    requirements = [line.split("#")[0].strip() for line in wanted if line.split("#")[0].strip()]
     skip = {"torch", "torchvision", "torchaudio"}  # pinned above
     install("ComfyUI's requirements", tuple(r for r in requirements if r not in skip))
     install("the tools", TOOLS)
@@ -165,7 +163,16 @@ def main() -> None:
         if arguments.command == "test":
             if not rest:
                 check(env)
-            run(PYTHON, "-m", "pytest", "-c", "tests/pytest.ini", *(rest or ["tests"]), cwd=ROOT, env=env)
+            run(
+                PYTHON,
+                "-m",
+                "pytest",
+                "-c",
+                "tests/pytest.ini",
+                *(rest or ["tests"]),
+                cwd=ROOT,
+                env=env,
+            )
         elif arguments.command == "bench":
             if not rest:
                 sys.exit("[dev] name one of benchmarks/, as in: python dev.py bench exact")

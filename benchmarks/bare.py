@@ -13,7 +13,6 @@ def forwards(name: str, core: int, pipe: Connection) -> None:
     """A process of its own: for each number received, that many forwards; the seconds they took."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
-    import comfy.samplers
     import torch
     from comfy.cli_args import args
 

@@ -88,5 +88,5 @@ def load(path: Path) -> Conditional:
     """Read a network, in full precision and evaluation mode."""
     with safe_open(path, "pt") as file:
         network = Conditional(file.metadata()["kind"])
-        network.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})
+        network.load_state_dict({key: file.get_tensor(key).float() for key in list(file.keys())})
     return network.eval()

@@ -43,7 +43,7 @@ def labels_to_tokens(labels: torch.Tensor) -> torch.Tensor:
 def drop_prompts(
     tokens: torch.Tensor, whole: float, each: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Replace tokens by "not named": whole prompts with chance `whole`, single words with `each`."""
+    """Tokens become "not named": whole prompts with chance `whole`, single words with `each`."""
     batch, slots = tokens.shape
     gone = torch.rand(batch, 1, generator=generator) < whole
     gone = gone | (torch.rand(batch, slots, generator=generator) < each)

@@ -1,6 +1,6 @@
 """Train one demo model from a fixed seed: `python -m demo.train mmdit`.
 
-Reports to standard output and to demo/weights/<kind>.log, and writes demo/weights/<kind>.safetensors.
+Logs to standard output and to demo/weights/<kind>.log; writes demo/weights/<kind>.safetensors.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def _widgets(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     values, at, named = node.get("widgets_values", []), 0, {}
     for group in ("required", "optional"):
         for name, (kind, *options) in info["input"].get(group, {}).items():
-            if not (isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")):
+            if not (
+                isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+            ):
                 continue
             if at < len(values):
                 named[name] = values[at]

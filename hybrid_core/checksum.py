@@ -23,6 +23,4 @@ def first_difference(ours: dict[str, int], theirs: dict[str, int]) -> str | None
     """The name of the first weight that is missing on a side or differs, None when all agree."""
     if ours == theirs:
         return None
-    return min(
-        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
-    )
+    return min(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

@@ -55,7 +55,9 @@ def encode(prompt: str) -> tuple[int, ...]:
             continue
         attribute = _MEANING.get(word)
         if attribute is None:
-            raise UnknownWordError(f"The demo models do not know the word '{word}'. {known_words()}")
+            raise UnknownWordError(
+                f"The demo models do not know the word '{word}'. {known_words()}"
+            )
         if chosen.setdefault(attribute, word) != word:
             raise UnknownWordError(
                 f"The prompt names two words for the {attribute}: '{chosen[attribute]}' and "

@@ -89,9 +89,7 @@ class Report:
 class Run:
     """Brings the partner up without waiting for it, shares evaluations with it, survives it."""
 
-    def __init__(
-        self, partner: Partner, source: Source, tick: Callable[[], None], report: Report
-    ):
+    def __init__(self, partner: Partner, source: Source, tick: Callable[[], None], report: Report):
         self.report = report
         self._partner, self._host, self._source, self._tick = partner, partner.host, source, tick
         self._gone = False
@@ -253,7 +251,7 @@ class Run:
 
 
 def identity(tensor: torch.Tensor) -> list[Any]:
-    """Equal for the same memory seen the same way and not written to since, as far as torch says."""
+    """Equal for the same memory seen the same way and, where torch knows, not written to since."""
     version = 0 if tensor.is_inference() else tensor._version
     return [tensor.data_ptr(), list(tensor.shape), tensor.stride(), str(tensor.dtype), version]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+
 from hybrid_core import demo_words
 from hybrid_core.comfy_bridge import demo_models
 

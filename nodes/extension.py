@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+
 from hybrid_core.comfy_bridge.session import SESSION
 
 from .demo import HybridDemoModel, HybridDemoPrompt

@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io
+
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.config import MODES
 from nodes import common_ksampler
@@ -23,8 +24,8 @@ def mode_input() -> Any:
         options=list(MODES),
         default=MODES[0],
         optional=True,
-        tooltip="exact: the second GPU evaluates the negative prompt at the same time; the image is "
-        "KSampler's. off: one device, exactly KSampler.",
+        tooltip="exact: the second GPU evaluates the negative prompt at the same time; the image "
+        "is KSampler's. off: one device, exactly KSampler.",
     )
 
 
@@ -152,7 +153,11 @@ class HybridKSamplerAdvanced(io.ComfyNode):
                     "start_at_step", default=0, min=0, max=10000, tooltip="The first step to run."
                 ),
                 io.Int.Input(
-                    "end_at_step", default=10000, min=0, max=10000, tooltip="The step to end before."
+                    "end_at_step",
+                    default=10000,
+                    min=0,
+                    max=10000,
+                    tooltip="The step to end before.",
                 ),
                 io.Combo.Input(
                     "return_with_leftover_noise",
@@ -209,8 +214,8 @@ class HybridAttachModel(io.ComfyNode):
             node_id="Hybrid_AttachModel",
             display_name="Hybrid Attach Model",
             category=CATEGORY,
-            description="Lets any sampler node use the second GPU: put it between the model and the "
-            "guider or sampler, after LoRAs and other model nodes.",
+            description="Lets any sampler node use the second GPU: put it between the model and "
+            "the guider or sampler, after LoRAs and other model nodes.",
             search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with."),

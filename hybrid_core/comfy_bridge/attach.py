@@ -42,9 +42,7 @@ def attach(
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
     if mode != "off":
         attachment = Attachment(session, announce, on_report)
-        clone.add_wrapper_with_key(
-            WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample
-        )
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample)
         clone.add_wrapper_with_key(
             WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
         )
@@ -54,9 +52,7 @@ def attach(
 class Attachment:
     """The wrappers of one attached model and the run that is under way."""
 
-    def __init__(
-        self, session: Session, announce: Announce, on_report: Callable[[Report], None]
-    ):
+    def __init__(self, session: Session, announce: Announce, on_report: Callable[[Report], None]):
         self._session, self._announce, self._on_report = session, announce, on_report
         self._partition: Partition | None = None
 

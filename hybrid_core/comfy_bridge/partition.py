@@ -76,9 +76,7 @@ class Partition:
             since = time.monotonic()
             out: list[torch.Tensor] = executor(model, parents, x, sigma, options)
             if number is not None:
-                results = run.collect(
-                    number, x, len(theirs), began, time.monotonic() - since
-                )
+                results = run.collect(number, x, len(theirs), began, time.monotonic() - since)
         except BaseException:
             run.cancel()
             raise

@@ -25,7 +25,9 @@ def portrait(patcher: ModelPatcher) -> dict[str, Any]:
     layers = [f"{n}:{type(m).__name__}" for n, m in model.diffusion_model.named_modules()]
     return {
         "class": type(model).__name__,
-        "config": json.dumps({k: str(v) for k, v in sorted(model.model_config.unet_config.items())}),
+        "config": json.dumps(
+            {k: str(v) for k, v in sorted(model.model_config.unet_config.items())}
+        ),
         "dtype": str(model.get_dtype()),
         "inference dtype": str(model.get_dtype_inference()),
         "layers": hashlib.sha256("\n".join(layers).encode()).hexdigest(),

@@ -1,4 +1,4 @@
-"""model_sampling objects as data: ComfyUI makes their classes on the spot, so they do not pickle."""
+"""model_sampling objects as data: ComfyUI makes their classes on the spot, so none pickles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def describe(sampling: torch.nn.Module) -> dict[str, Any]:
     methods = [] if bases == [own] else [n for n, v in vars(own).items() if callable(v)]
     if foreign or methods:
         raise NotPartitionable(
-            f"the model's sampling ({own.__name__}) is another pack's: {', '.join(foreign + methods)}"
+            f"the model's sampling ({own.__name__}) is another pack's: "
+            f"{', '.join(foreign + methods)}"
         )
     if sampling._parameters or sampling._modules:
         raise NotPartitionable(f"the model's sampling ({own.__name__}) holds layers of its own")
@@ -43,11 +44,11 @@ def describe(sampling: torch.nn.Module) -> dict[str, Any]:
 
 def rebuild(described: dict[str, Any]) -> torch.nn.Module:
     """The object that `describe` described. Raises ProtocolError for unknown classes."""
-    bases = [_known(name) for name in described["bases"]]
-    if not bases or None in bases:
+    bases = [known for name in described["bases"] if (known := _known(name)) is not None]
+    if not bases or len(bases) != len(described["bases"]):
         raise ProtocolError(f"sampling classes {described['bases']} are not known here")
-    own = bases[0] if len(bases) == 1 else type("ModelSampling", tuple(bases), {})  # type: ignore[arg-type]
-    sampling: torch.nn.Module = own.__new__(own)  # type: ignore[union-attr,assignment]
+    own = bases[0] if len(bases) == 1 else type("ModelSampling", tuple(bases), {})
+    sampling: Any = object.__new__(own)
     torch.nn.Module.__init__(sampling)
     for name, buffer in described["buffers"].items():
         sampling.register_buffer(name, buffer, persistent=False)

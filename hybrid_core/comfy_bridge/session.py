@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import comfy.model_management
 import torch
-
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import parent_process

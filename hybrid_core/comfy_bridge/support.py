@@ -36,7 +36,9 @@ def check_model(patcher: ModelPatcher) -> None:
             "ComfyUI's dynamic VRAM is on for this model; start ComfyUI with --disable-dynamic-vram"
         )
     if getattr(patcher, "additional_models", {}).get("multigpu"):
-        raise NotPartitionable("MultiGPU CFG Split is attached to this model; remove one of the two")
+        raise NotPartitionable(
+            "MultiGPU CFG Split is attached to this model; remove one of the two"
+        )
     if any(patcher.injections.values()):
         raise NotPartitionable(f"other nodes inject layers ({_names(patcher.injections)})")
     if patcher.hook_patches or patcher.forced_hooks:
@@ -58,7 +60,9 @@ def check_model(patcher: ModelPatcher) -> None:
 def check_options(model_options: Mapping[str, Any]) -> None:
     """Raise NotPartitionable when the run's options act inside the network's forward pass."""
     if "multigpu_clones" in model_options:
-        raise NotPartitionable("MultiGPU CFG Split is attached to this model; remove one of the two")
+        raise NotPartitionable(
+            "MultiGPU CFG Split is attached to this model; remove one of the two"
+        )
     if "model_function_wrapper" in model_options:
         raise NotPartitionable("another node wraps the model function")
     transformer = model_options.get("transformer_options", {})

@@ -9,7 +9,7 @@ import torch
 
 from hybrid_core.errors import ProtocolError
 from hybrid_core.transport import wire
-from hybrid_core.transport.host_arena import HostArena, Header, check_header, dtype_name
+from hybrid_core.transport.host_arena import Header, HostArena, check_header, dtype_name
 
 
 @dataclass(frozen=True)

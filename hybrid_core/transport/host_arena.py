@@ -77,9 +77,7 @@ class HostArena:
         return self._view(self._theirs[number & 1], dtype, torch.Size(shape), at).clone()
 
     @staticmethod
-    def _view(
-        slot: torch.Tensor, dtype: torch.dtype, shape: torch.Size, at: int
-    ) -> torch.Tensor:
+    def _view(slot: torch.Tensor, dtype: torch.dtype, shape: torch.Size, at: int) -> torch.Tensor:
         size = math.prod(shape) * dtype.itemsize
         return slot[at : at + size].view(dtype).view(shape)
 
@@ -91,7 +89,11 @@ def check_header(header: Any) -> tuple[torch.dtype, list[int], int, int]:
     dtype = DTYPES.get(header["dtype"]) if isinstance(header["dtype"], str) else None
     if dtype is None:
         raise ProtocolError(f"dtype {header['dtype']!r} is not one of {', '.join(DTYPES)}")
-    numbers = [*header["shape"], header["at"]] if isinstance(header["shape"], list) else [None]
-    if len(numbers) > 10 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-        raise ProtocolError(f"shape {header['shape']!r} at {header['at']!r} is not a tensor's")
-    return dtype, numbers[:-1], numbers[-1], math.prod(numbers[:-1]) * dtype.itemsize
+    shape, at = header["shape"], header["at"]
+    if not isinstance(shape, list) or len(shape) > 9 or not all(map(_is_size, [*shape, at])):
+        raise ProtocolError(f"shape {shape!r} at {at!r} is not a tensor's")
+    return dtype, shape, at, math.prod(shape) * dtype.itemsize
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 48

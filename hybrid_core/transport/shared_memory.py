@@ -1,8 +1,8 @@
 """One block of memory that both processes map, by whatever the system offers.
 
-    memfd   Linux: anonymous, gone with its last user, works where /dev/shm is tiny
-    named   Windows: a mapping with a random name, gone with its last handle
-    file    elsewhere: a temporary file whose name is removed at once
+memfd   Linux: anonymous, gone with its last user, works where /dev/shm is tiny
+named   Windows: a mapping with a random name, gone with its last handle
+file    elsewhere: a temporary file whose name is removed at once
 """
 
 from __future__ import annotations

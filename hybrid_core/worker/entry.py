@@ -38,7 +38,7 @@ def main(
 
 
 class Arrivals:
-    """Reads the pipe on a thread of its own, so that the parent's death ends the process at once."""
+    """Reads the pipe on a thread of its own: the parent's death ends the process at once."""
 
     def __init__(self, connection: Connection, inbox: queue.SimpleQueue[bytes]):
         self._connection = connection

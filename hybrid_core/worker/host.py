@@ -103,9 +103,7 @@ class WorkerHost:
             self.start_seconds = time.monotonic() - self.started_at
             return True
         if time.monotonic() - self.started_at > self.settings.start_seconds:
-            raise WorkerTimeout(
-                f"the worker was not up after {self.settings.start_seconds:.0f} s"
-            )
+            raise WorkerTimeout(f"the worker was not up after {self.settings.start_seconds:.0f} s")
         return False
 
     def idle(self) -> bool:
@@ -118,9 +116,7 @@ class WorkerHost:
                     raise WorkerFailed(f"the worker did not come up: {wire.text(message, 'error')}")
         return self._outstanding is None
 
-    def post(
-        self, op: str, fields: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()
-    ) -> int:
+    def post(self, op: str, fields: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> int:
         """Send a request whose tensors fit into one slot. Its number, for `wait`.
 
         Raises ArenaTooSmall, WorkerDied, ProtocolError (also for a request under way).

@@ -43,7 +43,9 @@ def start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProces
 @contextmanager
 def _childs_view() -> Iterator[None]:
     main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in vars(main)}
+    hidden = {
+        name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in vars(main)
+    }
     main.__dict__["__spec__"] = None
     path = sys.path[:]
     sys.path[:] = childs_path(path)
@@ -52,7 +54,8 @@ def _childs_view() -> Iterator[None]:
     finally:
         sys.path[:] = path
         del main.__dict__["__spec__"]
-        main.__dict__.update(hidden)
+        for name, value in hidden.items():
+            main.__dict__[name] = value
 
 
 def childs_path(path: list[str]) -> list[str]:

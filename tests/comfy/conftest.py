@@ -25,11 +25,10 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
-import comfy.options  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
-import comfy.model_management  # noqa: E402
+
 from hybrid_core.comfy_bridge import demo_models  # noqa: E402
 from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from comfy.samplers import CFGGuider
+
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import Session

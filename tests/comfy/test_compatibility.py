@@ -1,4 +1,4 @@
-"""docs/compatibility.md, row by row: what is shared, what runs locally and which reason is given."""
+"""docs/compatibility.md, row by row: what is shared, what runs locally and why it says so."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import comfy.hooks
 import comfy.sd
 import pytest
 import torch
+from comfy.controlnet import ControlBase
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.samplers import CFGGuider, sampler_object
-from comfy_extras import nodes_cfg, nodes_freelunch, nodes_model_advanced, nodes_model_merging
-from comfy_extras import nodes_pag, nodes_perpneg
+from comfy_extras import (
+    nodes_cfg,
+    nodes_freelunch,
+    nodes_model_advanced,
+    nodes_model_merging,
+    nodes_pag,
+    nodes_perpneg,
+)
 from helpers import NEGATIVE, POSITIVE, Watched, bring_up, empty_latent, relative, sample
+
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Settings
@@ -63,7 +71,9 @@ def merged(model):
 def wrapped(kind):
     def change(model):
         clone = model.clone()
-        clone.add_wrapper_with_key(kind, "another_pack", lambda executor, *a, **k: executor(*a, **k))
+        clone.add_wrapper_with_key(
+            kind, "another_pack", lambda executor, *a, **k: executor(*a, **k)
+        )
         return clone
 
     return change
@@ -112,9 +122,7 @@ SHARED = {
     "ModelSamplingAuraFlow": ("mmdit", sampling_patch("ModelSamplingAuraFlow", shift=1.7)),
     "ModelSamplingFlux": (
         "mmdit",
-        sampling_patch(
-            "ModelSamplingFlux", max_shift=1.2, base_shift=0.5, width=1024, height=1024
-        ),
+        sampling_patch("ModelSamplingFlux", max_shift=1.2, base_shift=0.5, width=1024, height=1024),
     ),
     "ModelSamplingDiscrete": (
         "unet",
@@ -244,34 +252,19 @@ def entry(kind, text, **extra):
 
 
 def hooked(kind):
-    group = comfy.hooks.HookGroup()
-    hook = comfy.hooks.WeightHook(strength_model=0.5)
-    hook.need_weight_init = False
-    group.add(hook)
+    group = comfy.hooks.create_hook_lora(
+        lora=lora(demo_models.load_model(kind)), strength_model=1.0, strength_clip=0.0
+    )
     return entry(kind, POSITIVE, hooks=group)
 
 
-class Control:
-    """As much of a ControlNet as ComfyUI's samplers look at; its residuals are nothing."""
-
-    previous_controlnet = None
+class Control(ControlBase):
+    """A ControlNet without a network: its residuals are nothing."""
 
     def get_control(self, *_):
         return None
 
     def get_models(self):
-        return []
-
-    def inference_memory_requirements(self, dtype):
-        return 0
-
-    def pre_run(self, *_):
-        pass
-
-    def cleanup(self):
-        pass
-
-    def get_extra_hooks(self):
         return []
 
 
@@ -282,15 +275,17 @@ CONDS = {
         None,
     ),
     "prompt scheduling by steps": (
-        lambda kind: entry(kind, POSITIVE, start_percent=0.0, end_percent=0.5)
-        + entry(kind, "green square", start_percent=0.5, end_percent=1.0),
+        lambda kind: (
+            entry(kind, POSITIVE, start_percent=0.0, end_percent=0.5)
+            + entry(kind, "green square", start_percent=0.5, end_percent=1.0)
+        ),
         None,
     ),
     "ControlNet": (
         lambda kind: entry(kind, POSITIVE, control=Control(), control_apply_to_uncond=False),
         "a ControlNet is applied",
     ),
-    "hooks on conditioning": (hooked, "carries hooks"),
+    "hooks on conditioning": (hooked, "hooks change this model's weights"),
 }
 
 
@@ -369,4 +364,3 @@ def test_a_wrong_device_setting_runs_locally_and_says_so(demo, monkeypatch):
 
 def test_empty_latents_of_any_node_fit(demo):
     assert sample(demo["unet"], "unet", steps=1, latent=empty_latent(2)).shape == (2, 48, 16, 16)
-

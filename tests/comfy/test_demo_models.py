@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from demo import networks
 from hybrid_core import demo_words
 from hybrid_core.comfy_bridge import demo_models

@@ -6,6 +6,7 @@ import pytest
 import torch
 from comfy.samplers import KSAMPLER, KSampler, sampler_object
 from helpers import Watched, bring_up, empty_latent, guider, quiet, relative, sample
+
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.errors import ConfigError
@@ -63,7 +64,9 @@ def test_exact_at_cfg_1_is_ksampler_bit_for_bit(demo, session, kind, sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_off_is_ksampler_bit_for_bit(demo, session, kind, sampler):
     off = attach(demo[kind], "off", quiet, session)
-    assert torch.equal(sample(off, kind, sampler=sampler), sample(demo[kind], kind, sampler=sampler))
+    assert torch.equal(
+        sample(off, kind, sampler=sampler), sample(demo[kind], kind, sampler=sampler)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,6 +14,7 @@ import comfy.model_management
 import pytest
 import torch
 from helpers import Watched, bring_up, sample
+
 from hybrid_core.comfy_bridge import partition as partition_module
 from hybrid_core.transport import wire
 from hybrid_core.transport.host_arena import HostArena
@@ -210,7 +211,10 @@ def test_worker_out_of_memory(own_session, model, partitioned):
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda m: m.update(tensors=[{"dtype": "float32", "shape": [1, 48], "at": 1 << 40}]), "out"),
+        (
+            lambda m: m.update(tensors=[{"dtype": "float32", "shape": [1, 48], "at": 1 << 40}]),
+            "out",
+        ),
         (lambda m: m.update(tensors=[{"dtype": "object", "shape": [1], "at": 0}]), "dtype"),
         (lambda m: m.update(tensors=[{"dtype": "float32", "shape": [2], "at": 0}]), "returned"),
         (lambda m: m.update(tensors=[]), "returned"),
@@ -244,7 +248,9 @@ def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch
     bring_up(session, model)
     monkeypatch.setattr(wire, "decode", lambda data, allowed: wire.json.loads("[1]")["op"])
     monkeypatch.setattr(
-        wire, "decode", lambda data, allowed: (_ for _ in ()).throw(wire.ProtocolError("no message"))
+        wire,
+        "decode",
+        lambda data, allowed: (_ for _ in ()).throw(wire.ProtocolError("no message")),
     )
     watched = Watched(model, session)
     seen = sample(watched.model, KIND)

@@ -1,0 +1,291 @@
+"""What an artist does, against a running ComfyUI."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from demo.server import ROOT, serving
+from demo.workflow import api_prompt
+
+WORKFLOW = json.loads((ROOT / "example_workflows" / "hybrid_demo.json").read_text())
+NODES = (
+    "Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_AttachModel",
+    "Hybrid_DemoModel", "Hybrid_DemoPrompt",
+)  # fmt: skip
+
+
+def workers(server):
+    """Processes of the server that were spawned for this pack."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def graph(sampler="Hybrid_KSampler", model="mmdit", steps=4, seed=1, **inputs):
+    """API prompt: a demo model, a sampler, the latents saved."""
+    prompt = {
+        "model": {"class_type": "Hybrid_DemoModel", "inputs": {"name": model}},
+        "positive": {
+            "class_type": "Hybrid_DemoPrompt",
+            "inputs": {"model": ["model", 0], "text": "large red circle"},
+        },
+        "negative": {
+            "class_type": "Hybrid_DemoPrompt",
+            "inputs": {"model": ["model", 0], "text": ""},
+        },
+        "empty": {
+            "class_type": "EmptyLatentImage",
+            "inputs": {"width": 64, "height": 64, "batch_size": 1},
+        },
+        "sampler": {
+            "class_type": sampler,
+            "inputs": {
+                "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+                "latent_image": ["empty", 0], "steps": steps, "cfg": 5.0, "seed": seed,
+                "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, **inputs,
+            },
+        },
+        "save": {
+            "class_type": "SaveLatent",
+            "inputs": {"samples": ["sampler", 0], "filename_prefix": "latents/test"},
+        },
+    }  # fmt: skip
+    return prompt
+
+
+def advanced(prompt, sampler):
+    node = prompt["sampler"]
+    node["class_type"] = sampler
+    node["inputs"]["noise_seed"] = node["inputs"].pop("seed")
+    node["inputs"].pop("denoise")
+    node["inputs"] |= {
+        "add_noise": "enable", "start_at_step": 1, "end_at_step": 3,
+        "return_with_leftover_noise": "enable",
+    }  # fmt: skip
+    return prompt
+
+
+def latents(server, prompt):
+    (saved,) = server.run(prompt)["outputs"]["save"]["latents"]
+    path = server.folder / "output" / saved["subfolder"] / saved["filename"]
+    return load_file(path)["latent_tensor"]
+
+
+def last_count(server):
+    """(shared, all) steps of the last run in the log."""
+    return tuple(map(int, re.findall(r"(\d+) of (\d+) steps shared", server.log)[-1]))
+
+
+def until_shared(server, model="mmdit"):
+    """Run until the second process takes part."""
+    for seed in range(100, 160):
+        server.run(graph(model=model, seed=seed))
+        if last_count(server) == (4, 4):
+            return
+    raise AssertionError(f"the second process took no part:\n{server.log[-2000:]}")
+
+
+@pytest.mark.parametrize("model", ["mmdit", "unet"])
+def test_exact_equals_ksampler_and_off_is_ksampler(server, model):
+    until_shared(server, model)
+    expected = latents(server, graph("KSampler", model))
+    exact = latents(server, graph(model=model, mode="exact"))
+    assert last_count(server) == (4, 4)
+    assert (exact - expected).norm() / expected.norm() < 1e-4
+    assert torch.equal(latents(server, graph(model=model, mode="off")), expected)
+
+
+def test_advanced_sampler(server):
+    until_shared(server)
+    seen = latents(server, advanced(graph(), "Hybrid_KSamplerAdvanced"))
+    assert last_count(server) == (2, 2)
+    expected = latents(server, advanced(graph(), "KSamplerAdvanced"))
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+
+
+def test_attached_model_in_custom_sampling(server):
+    until_shared(server)
+
+    def custom(attached):
+        prompt = graph()
+        prompt["attach"] = {
+            "class_type": "Hybrid_AttachModel",
+            "inputs": {"model": ["model", 0], "mode": "exact"},
+        }
+        source = ["attach", 0] if attached else ["model", 0]
+        prompt["noise"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+        prompt["guider"] = {
+            "class_type": "CFGGuider",
+            "inputs": {
+                "model": source, "positive": ["positive", 0], "negative": ["negative", 0],
+                "cfg": 4.0,
+            },
+        }  # fmt: skip
+        prompt["algorithm"] = {
+            "class_type": "KSamplerSelect",
+            "inputs": {"sampler_name": "dpmpp_2m"},
+        }
+        prompt["sigmas"] = {
+            "class_type": "BasicScheduler",
+            "inputs": {"model": source, "scheduler": "simple", "steps": 5, "denoise": 1.0},
+        }
+        prompt["sampler"] = {
+            "class_type": "SamplerCustomAdvanced",
+            "inputs": {
+                "noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["algorithm", 0],
+                "sigmas": ["sigmas", 0], "latent_image": ["empty", 0],
+            },
+        }  # fmt: skip
+        return prompt
+
+    seen = latents(server, custom(True))
+    assert last_count(server) == (5, 5)
+    expected = latents(server, custom(False))
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("Hybrid_KSampler", "KSampler"), ("Hybrid_KSamplerAdvanced", "KSamplerAdvanced")],
+)
+def test_inputs_are_the_core_samplers_and_then_mode(server, ours, theirs):
+    info = server.get("/object_info")
+    expected, seen = info[theirs], info[ours]
+    assert seen["input_order"]["required"] == expected["input_order"]["required"]
+    assert seen["input_order"]["optional"] == ["mode"]
+    assert seen["output"] == expected["output"]
+    keys = ("default", "min", "max", "step", "round", "control_after_generate")
+    for name, (kind, *options) in expected["input"]["required"].items():
+        own_kind, *own_options = seen["input"]["required"][name]
+        own = own_options[0] if own_options else {}
+        core = options[0] if options else {}
+        if isinstance(kind, list) or kind == "COMBO":
+            values = kind if isinstance(kind, list) else core["options"]
+            assert (own_kind if isinstance(own_kind, list) else own["options"]) == values
+        else:
+            assert own_kind == kind
+        for key in keys:
+            assert own.get(key) == core.get(key), f"{name}: {key}"
+
+
+def test_node_ids_are_a_contract(server):
+    info = server.get("/object_info")
+    assert {name for name in info if name.startswith("Hybrid_")} == set(NODES)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_has_a_tooltip_and_every_node_a_help_page(server, node):
+    info = server.get("/object_info")[node]
+    for group in info["input"].values():
+        for name, (_, *options) in group.items():
+            assert options and options[0].get("tooltip"), f"{node}.{name}"
+    page = ROOT / "web" / "docs" / f"{node}.md"
+    text = page.read_text()
+    for group in info["input_order"].values():
+        for name in group:
+            assert f"`{name}`" in text, f"{page.name} does not explain {name}"
+
+
+def test_example_workflow_is_offered_and_runs(server):
+    offered = server.get("/workflow_templates")
+    assert ["hybrid_demo"] in offered.values()
+    prompt = api_prompt(WORKFLOW, server.get("/object_info"))
+    (sampler,) = [n for n in prompt.values() if n["class_type"] == "Hybrid_KSampler"]
+    assert sampler["inputs"]["mode"] == "exact"
+    assert sampler["inputs"]["sampler_name"] == "euler"
+    sampler["inputs"]["steps"] = 3
+    outputs = server.run(prompt)["outputs"]
+    (images,) = [o["images"] for o in outputs.values() if "images" in o]
+    assert len(images) == 8
+    path = server.folder / "output" / images[0]["filename"]
+    with Image.open(path) as picture:
+        assert picture.size == (256, 256)
+        assert len(set(picture.getdata())) > 50, "a picture, not one colour"
+
+
+def test_unknown_word_is_an_error_that_lists_the_known_ones(server):
+    prompt = graph()
+    prompt["positive"]["inputs"]["text"] = "a red hexagon"
+    with pytest.raises(RuntimeError, match="do not know the word 'hexagon'.*triangle"):
+        server.run(prompt)
+
+
+def test_unknown_mode_is_refused_before_anything_runs(server):
+    with pytest.raises(RuntimeError, match="mode"):
+        server.run(graph(mode="warp"))
+
+
+def test_interrupt_and_the_next_prompt(server):
+    until_shared(server)
+    before = workers(server)
+    prompt_id = server.queue(graph(steps=3000, seed=9))
+    wait_until(lambda: "/3000" in server.log)
+    server.post("/interrupt", {})
+    began = time.monotonic()
+    entry = server.finished(prompt_id)
+    assert time.monotonic() - began < 10
+    assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+    until_shared(server)
+    assert workers(server) == before, "Cancel does not cost the worker"
+
+
+def test_worker_killed_while_a_prompt_runs(server):
+    until_shared(server)
+    expected = latents(server, graph(steps=40, seed=11))
+    prompt_id = server.queue(graph(steps=40, seed=12))
+    wait_until(lambda: len(re.findall("/40 ", server.log)) > 0)
+    (worker,) = workers(server)
+    worker.send_signal(signal.SIGKILL)
+    assert server.finished(prompt_id)["status"]["status_str"] == "success"
+    until_shared(server)
+    again = latents(server, graph(steps=40, seed=11))
+    assert torch.equal(again, expected) or (again - expected).norm() / expected.norm() < 1e-5
+
+
+def test_free_ends_the_worker(server):
+    until_shared(server)
+    assert len(workers(server)) == 1
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    wait_until(lambda: not workers(server))
+    until_shared(server)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_is_left_when_the_server_ends(tmp_path, how):
+    with serving(tmp_path) as server:
+        until_shared(server)
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        assert workers(server)
+        os.kill(server.process.pid, how)
+        server.process.wait(20)
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family))
+
+
+def test_one_device_runs_as_ksampler_and_says_why(tmp_path):
+    with serving(tmp_path, device="") as server:
+        seen = latents(server, graph())
+        assert torch.equal(seen, latents(server, graph("KSampler")))
+        assert "runs as KSampler, on one device: there is no second GPU" in server.log
+        assert not workers(server)
+
+
+def test_pack_needs_nothing_beyond_comfyui():
+    wanted = (Path(ROOT) / "requirements.txt").read_text().splitlines()
+    assert [line for line in wanted if line and not line.startswith("#")] == []
