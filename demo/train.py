@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from demo import pictures
-from demo.networks import LATENT_SCALE, PATCH, WEIGHTS, Conditional, save
+from demo.networks import LATENT_SCALE, PATCH, WEIGHTS, Conditional, load, save
 
 log = logging.getLogger("demo.train")
 SETTINGS = {  # batch, steps, peak learning rate: about an hour on one core each
@@ -53,11 +53,11 @@ def rate(step: int, share: float, peak: float) -> float:
     return peak * min(1.0, (step + 1) / WARM_UP) * fall
 
 
-def train(kind: str, steps: int, seed: int = 0) -> None:
+def train(kind: str, steps: int, seed: int, resume: bool) -> None:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     batch, _, peak = SETTINGS[kind]
-    network = Conditional(kind)
+    network = load(WEIGHTS / f"{kind}.safetensors").train() if resume else Conditional(kind)
     average = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-3)
     alphas = alphas_cumprod()
@@ -95,16 +95,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=sorted(SETTINGS))
     parser.add_argument("--steps", type=int, help="another length than the usual")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the weights there are")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     WEIGHTS.mkdir(exist_ok=True)
     handlers = [
         logging.StreamHandler(),
-        logging.FileHandler(WEIGHTS / f"{arguments.kind}.log", mode="w"),
+        logging.FileHandler(
+            WEIGHTS / f"{arguments.kind}.log", mode="a" if arguments.resume else "w"
+        ),
     ]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
-    train(arguments.kind, arguments.steps or SETTINGS[arguments.kind][1])
+    steps = arguments.steps or SETTINGS[arguments.kind][1]
+    train(arguments.kind, steps, arguments.seed, arguments.resume)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if ROOT not in sys.path:
 if "COMFYUI_DIR" not in os.environ:
     pytest.skip("COMFYUI_DIR is not set; run python dev.py test", allow_module_level=True)
 
-from demo.server import serving
+from demo.server import serving  # noqa: E402
 
 
 @pytest.fixture(scope="session")
