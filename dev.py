@@ -123,7 +123,7 @@ def install(what: str, requirements: tuple[str, ...]) -> None:
         return
     say(f"installing {what}; the first time takes minutes")
     stamp.unlink(missing_ok=True)
-    run(PYTHON, "-m", "pip", "install", "--quiet", "--progress-bar", "on", *requirements, *TORCH)
+    run(PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *requirements, *TORCH)
     stamp.write_text(content)
 
 
