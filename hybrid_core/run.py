@@ -104,24 +104,34 @@ class Run:
         """
         return not self._gone or self.report.partitioned > 0
 
+    def prepare(self) -> None:
+        """Start what takes time. The parent may not have loaded its model: nothing is compared."""
+        self._move_on(may_verify=False)
+
     def ready(self, wait_seconds: float = 0.0) -> bool:
-        """Whether the worker holds an equal model. Moves its start and loading on meanwhile."""
+        """Whether the worker holds an equal model. Moves its start and loading on meanwhile.
+
+        The parent's own model must be loaded with its patches: it is compared.
+        """
         deadline = time.monotonic() + wait_seconds
         while not self._gone:
-            try:
-                with self._host.lock:
-                    if self._advance():
-                        return True
-            except (WorkerError, NotPartitionable) as error:
-                self.give_up(error)
-                return False
+            if self._move_on(may_verify=True):
+                return True
             if time.monotonic() >= deadline:
                 return False
             self._tick()
             time.sleep(0.02)
         return False
 
-    def _advance(self) -> bool:
+    def _move_on(self, may_verify: bool) -> bool:
+        try:
+            with self._host.lock:
+                return self._advance(may_verify)
+        except (WorkerError, NotPartitionable) as error:
+            self.give_up(error)
+            return False
+
+    def _advance(self, may_verify: bool) -> bool:
         host, partner, source = self._host, self._partner, self._source
         if source.key in partner.refused:
             raise ReplicaMismatch(partner.refused[source.key])
@@ -133,6 +143,8 @@ class Run:
             number, key, since = partner.loading
             left = since + host.settings.load_seconds - time.monotonic()
             if not host.replied(number) and left > 0:
+                return False
+            if key == source.key and not may_verify:
                 return False
             partner.loading = None
             reply = host.wait(number, "ok", 0.0)

@@ -39,7 +39,7 @@ class Partition:
         elif not one_branch:
             run = self._ensure_run()
             if run is not None:
-                run.ready()
+                run.prepare()
 
     def evaluate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import comfy.hooks
@@ -224,6 +225,20 @@ def test_lora_changed_between_two_prompts(demo, session):
         assert relative(seen[-1], sample(model, "unet")) < TOLERANCE
     assert torch.equal(seen[0], seen[2])
     assert relative(seen[0], seen[1]) > 1e-3
+
+
+def test_load_that_ends_while_another_lora_is_in_place(demo, own_session):
+    session = own_session()
+    bring_up(session, demo["unet"])
+    first, other = with_lora(demo["unet"], seed=1), with_lora(demo["unet"], seed=2)
+    sample(Watched(first, session).model, "unet", steps=1)  # its replica is being loaded
+    sample(other, "unet", steps=1)
+    time.sleep(1)
+    watched = Watched(first, session)
+    seen = sample(watched.model, "unet")
+    assert watched.announced == []
+    assert watched.reports[0].partitioned == 4
+    assert relative(seen, sample(first, "unet")) < TOLERANCE
 
 
 def test_a_replica_with_other_weights_is_a_named_error_and_a_local_run(demo, session, monkeypatch):
