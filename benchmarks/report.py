@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ def publish(bench: str, rows: list[Row]) -> None:
     """Print to standard output; `--json` in the arguments asks for JSON."""
     if "--json" in sys.argv:
         document = {"bench": bench, "commit": commit(), "machine": machine(), "rows": rows}
+        document["machine"]["date"] = datetime.date.today().isoformat()
         print(json.dumps(document, indent=1))  # noqa: T201  a command-line tool
         return
     for row in rows:
