@@ -82,11 +82,18 @@ class Evaluator:
         if base is not None:
             if self._current is not None and self._current.model is base.model:
                 self._current = None
-            self._management.unload_model_and_clones(base)
+            self._unload(base.model)
             del base
             self._management.cleanup_models_gc()
             self._management.soft_empty_cache()
         return {}
+
+    def _unload(self, model: Any) -> None:
+        loaded = self._management.current_loaded_models
+        for entry in loaded[:]:
+            if entry.model is not None and entry.model.model is model:
+                entry.model_unload()
+                loaded.remove(entry)
 
     def status(self) -> dict[str, Any]:
         """What this process holds."""
