@@ -10,7 +10,6 @@ after arm in each round, so that the ratios hold when the machine's speed drifts
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import statistics
@@ -132,23 +131,22 @@ def core_split(model: Any) -> Any:
     """`model` with ComfyUI's MultiGPU CFG Split over cpu:0 and cpu:1, None where it has none."""
     if not hasattr(model, "deepclone_multigpu"):
         return None
-    original = model.load_device
     model = model.clone()
     model.load_device = torch.device("cpu:0")
     twin = model.deepclone_multigpu(new_load_device=torch.device("cpu:1"))
     twin.is_multigpu_base_clone = True
     model.set_additional_models("multigpu", [twin])
     model.match_multigpu_clones()
-    assert original.type == "cpu"
     return model
 
 
 def split_sample(split: Any, shape: Shape, steps: int) -> None:
     """Its threads are made for each run and inherit this thread's cores."""
     on_cores({0, 1})
-    with contextlib.ExitStack() as after:
-        after.callback(on_cores, {0})
+    try:
         sample(split, shape, steps)
+    finally:
+        on_cores({0})
 
 
 if __name__ == "__main__":

@@ -145,14 +145,13 @@ def test_worker_killed_between_runs(own_session, model, partitioned):
 
 
 @linux
-def test_worker_hung_in_mid_step(own_session, model, partitioned, monkeypatch):
+def test_worker_hung_in_mid_step(own_session, model, partitioned):
     session = own_session(step_seconds=0.5, step_factor=1.0)
     bring_up(session, model)
     pid = session.partner().host.pid
     os.kill(pid, signal.SIGSTOP)
     watched = Watched(model, session)
     session.partner().contexts.clear()
-    monkeypatch.setattr(session.partner().host, "settings", session.settings)
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hybrid_core.run.Run._context_number", lambda *_: 0)
@@ -246,7 +245,6 @@ def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, sai
 def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch):
     session = own_session()
     bring_up(session, model)
-    monkeypatch.setattr(wire, "decode", lambda data, allowed: wire.json.loads("[1]")["op"])
     monkeypatch.setattr(
         wire,
         "decode",
