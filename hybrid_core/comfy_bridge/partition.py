@@ -78,7 +78,8 @@ class Partition:
             if number is not None:
                 results = run.collect(number, x, len(theirs), began, time.monotonic() - since)
         except BaseException:
-            run.cancel()
+            if number is not None:  # a replica that is still being loaded is wanted by the next run
+                run.cancel()
             raise
         if results is None:
             self.report.local += 1
