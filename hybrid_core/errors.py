@@ -48,3 +48,10 @@ class ReplicaMismatch(WorkerError):
 
 class ArenaTooSmall(WorkerError):
     """A tensor does not fit into the shared memory that is left."""
+
+
+class NotSplittable(HybridError):
+    """The network cannot be cut in two stages, or a run cannot use them.
+
+    Not a failure: both branches are evaluated in full, and the node shows the message.
+    """

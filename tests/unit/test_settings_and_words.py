@@ -102,7 +102,7 @@ RANKS = [
     ("errors", "config", "demo_words", "checksum"),
     ("transport",),
     ("worker",),
-    ("run",),
+    ("stages", "run"),
     ("comfy_bridge",),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}
