@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hybrid_core.errors import ConfigError
 
-MODES = ("exact", "off")
+MODES = ("adaptive", "paper", "exact", "off")
 DEVICE_VARIABLE = "HYBRID_KSAMPLER_DEVICE"
 
 
@@ -34,6 +34,31 @@ class Settings:
                 raise ConfigError(f"{name}_seconds is {value}, expected more than 0")
         if not self.step_factor >= 1:
             raise ConfigError(f"step_factor is {self.step_factor}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What an artist may set about the Parallelism stage. None and 0: as published."""
+
+    tolerance: float = 0.002  # of adaptive, in units of the latent
+    largest_gap: int = 12  # most pipelined steps between two exact ones
+    look_ahead: bool = True
+    window: int = 0  # L, paper mode, for 50 steps like the next three
+    slope: float = 0.0  # g
+    length: int | None = None  # k
+    cap: int = 0  # tau_cap
+    step_seconds: float | None = None  # None: the session's, like the next
+    load_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "largest_gap", "window", "slope", "length", "cap"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name} is {value}, expected 0 or more")
+        for name in ("step_seconds", "load_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}, expected more than 0")
 
 
 @dataclass(frozen=True)

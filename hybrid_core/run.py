@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from hybrid_core.config import Tuning
 from hybrid_core.errors import (
     ArenaTooSmall,
     NotPartitionable,
@@ -20,13 +21,15 @@ from hybrid_core.errors import (
     WorkerError,
     WorkerFailed,
 )
+from hybrid_core.report import Report
 from hybrid_core.transport import wire
-from hybrid_core.transport.carry import flatten
+from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
 WORKER_IS_SOUND = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NotPartitionable)
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
+PUBLISHED = Tuning()
 
 
 class Source(Protocol):
@@ -62,36 +65,23 @@ class Partner:
             self.contexts = OrderedDict()
 
 
-@dataclass
-class Report:
-    """What a run did; times in seconds."""
-
-    partitioned: int = 0  # evaluations shared with the worker
-    local: int = 0  # evaluations of two branches by the parent alone
-    single: int = 0  # evaluations that had one branch only
-    own_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    overhead_seconds: float = 0.0  # beyond the slower branch's own time
-    reasons: list[str] = field(default_factory=list)
-
-    def line(self) -> str:
-        """The run in one line of words."""
-        total = self.partitioned + self.local
-        words = f"{self.partitioned} of {total} steps shared with the second process"
-        if self.single:
-            words += f", {self.single} with one branch"
-        if self.partitioned:
-            mean = self.wait_seconds / self.partitioned * 1000
-            words += f", waited {mean:.1f} ms a step for it"
-        return "; ".join([words, *self.reasons])
-
-
 class Run:
     """Brings the partner up without waiting for it, shares evaluations with it, survives it."""
 
-    def __init__(self, partner: Partner, source: Source, tick: Callable[[], None], report: Report):
+    def __init__(
+        self,
+        partner: Partner,
+        source: Source,
+        tick: Callable[[], None],
+        report: Report,
+        tuning: Tuning = PUBLISHED,
+    ):
+        """tuning: how long a replica's loading and a step may take."""
         self.report = report
+        self.worker_speed = 1.0  # of the parent's, by the latest step that both evaluated in full
         self._partner, self._host, self._source, self._tick = partner, partner.host, source, tick
+        self._load_seconds = tuning.load_seconds or self._host.settings.load_seconds
+        self._step_seconds = tuning.step_seconds or self._host.settings.step_seconds
         self._gone = False
 
     @property
@@ -102,7 +92,12 @@ class Run:
         part from the first step, from a later one, or died on the way. A run that has given up
         before it shared anything is KSampler's.
         """
-        return not self._gone or self.report.partitioned > 0
+        return not self._gone or self.report.partitioned + self.report.pipelined > 0
+
+    @property
+    def most_bytes(self) -> int:
+        """What one exchange with the worker may hold."""
+        return self._host.settings.slot_bytes
 
     def prepare(self) -> None:
         """Start what takes time. The parent may not have loaded its model: nothing is compared."""
@@ -141,7 +136,7 @@ class Run:
             return False
         if partner.loading is not None:
             number, key, since = partner.loading
-            left = since + host.settings.load_seconds - time.monotonic()
+            left = since + self._load_seconds - time.monotonic()
             if not host.replied(number) and left > 0:
                 return False
             if key == source.key and not may_verify:
@@ -184,20 +179,26 @@ class Run:
                 number = self._host.post("forget", {"base_key": key})
                 self._host.wait(number, "ok", self._host.settings.request_seconds)
 
-    def post(self, context: Any, x: torch.Tensor, sigma: torch.Tensor) -> int | None:
-        """Ask the worker to evaluate `context` at (x, sigma). None when it cannot be asked.
+    def post(
+        self, op: str, context: Any, x: torch.Tensor, sigma: torch.Tensor, **fields: Any
+    ) -> int | None:
+        """Ask the worker for a "step" or a "stage" of `context` at (x, sigma).
 
-        Raises NotPartitionable for a context that is not plain data.
+        Its number, None when it cannot be asked. Raises NotPartitionable for a context that is not
+        plain data.
         """
         tensors: list[torch.Tensor] = []
         tree = flatten(context, tensors, "conditioning")
+        before = self._host.bytes_sent
         try:
             with self._host.lock:
                 number = self._context_number(tree, tensors)
-                return self._host.post("step", {"context": number}, [x, sigma])
+                asked = self._host.post(op, {**fields, "context": number}, [x, sigma])
         except WorkerError as error:
             self.give_up(error)
             return None
+        self.report.bytes_sent += self._host.bytes_sent - before
+        return asked
 
     def _context_number(self, tree: Any, tensors: list[torch.Tensor]) -> int:
         """The number under which the worker holds this context; sends it when it is new."""
@@ -221,28 +222,49 @@ class Run:
 
     def collect(
         self, number: int, like: torch.Tensor, count: int, began: float, own_seconds: float
-    ) -> list[torch.Tensor] | None:
-        """The worker's `count` results, each like `like`, on its device. None when it failed.
+    ) -> tuple[list[torch.Tensor], Any] | None:
+        """The worker's `count` results, each like `like`, and its boundaries; None when it failed.
 
         began: time.monotonic() before the step was posted; own_seconds: the parent's own branch.
         """
-        settings, since = self._host.settings, time.monotonic()
-        seconds = settings.step_seconds + settings.step_factor * own_seconds
+        taken = self._reply(number, own_seconds, count, like)
+        if taken is None:
+            return None
+        results, boundary, theirs, waited = taken
+        self.report.own_seconds += own_seconds
+        self.report.overhead_seconds += time.monotonic() - began - max(own_seconds, theirs)
+        self.report.partitioned += 1
+        self.report.wait_seconds += waited
+        self.worker_speed = own_seconds / max(theirs, 1e-6)
+        return results, boundary
+
+    def collect_stage(self, number: int, own_seconds: float, like: torch.Tensor) -> Any | None:
+        """The boundaries of a "stage" on `like`'s device. None when it failed."""
+        taken = self._reply(number, own_seconds, 0, like)
+        if taken is None:
+            return None
+        self.report.stage_wait_seconds += taken[3]
+        self.report.stage_seconds += taken[2]
+        return taken[1]
+
+    def _reply(
+        self, number: int, own_seconds: float, count: int, like: torch.Tensor
+    ) -> tuple[list[torch.Tensor], Any, float, float] | None:
+        since = time.monotonic()
+        seconds = self._step_seconds + self._host.settings.step_factor * own_seconds
+        before = self._host.bytes_received
         try:
             with self._host.lock:
                 reply = self._host.wait(number, "result", seconds, self._tick)
-            check_results(reply.tensors, like, count)
+            check_results(reply.tensors[:count], like, count)
             theirs = wire.whole_number(reply.fields, "micros") / 1e6
+            tensors = [tensor.to(like.device) for tensor in reply.tensors]
+            boundary = unflatten(reply.fields.get("boundary"), tensors)
         except WorkerError as error:
             self.give_up(error)
             return None
-        results = [tensor.to(like.device) for tensor in reply.tensors]
-        now = time.monotonic()
-        self.report.partitioned += 1
-        self.report.own_seconds += own_seconds
-        self.report.wait_seconds += now - since
-        self.report.overhead_seconds += now - began - max(own_seconds, theirs)
-        return results
+        self.report.bytes_received += self._host.bytes_received - before
+        return tensors[:count], boundary, theirs, time.monotonic() - since
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

@@ -8,7 +8,12 @@ from hybrid_core.comfy_bridge.session import SESSION
 
 from .demo import HybridDemoModel, HybridDemoPrompt
 from .monitor import prompt_running
-from .sampling import HybridAttachModel, HybridKSampler, HybridKSamplerAdvanced
+from .sampling import (
+    HybridAttachModel,
+    HybridKSampler,
+    HybridKSamplerAdvanced,
+    HybridOptions,
+)
 
 
 class HybridExtension(ComfyExtension):
@@ -17,6 +22,7 @@ class HybridExtension(ComfyExtension):
             HybridKSampler,
             HybridKSamplerAdvanced,
             HybridAttachModel,
+            HybridOptions,
             HybridDemoModel,
             HybridDemoPrompt,
         ]

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io
 
-from hybrid_core.comfy_bridge.attach import attach
-from hybrid_core.config import MODES
+from hybrid_core.comfy_bridge.attach import attach, log_report
+from hybrid_core.config import MODES, Settings, Tuning
+from hybrid_core.report import Report
 from nodes import common_ksampler
 
 from .monitor import announcer
 from .schema import schema
 
 CATEGORY = "sampling/hybrid"
+OPTIONS = io.Custom("HYBRID_OPTIONS")
 ALIASES = ["ksampler", "hybrid", "multi gpu", "two gpus", "parallel", "faster"]
 
 
-def mode_input() -> Any:
-    return io.Combo.Input(
-        "mode",
-        options=list(MODES),
-        default=MODES[0],
-        optional=True,
-        tooltip="exact: the second GPU evaluates the negative prompt at the same time; the image "
-        "is KSampler's. off: one device, exactly KSampler.",
-    )
+def hybrid_inputs() -> list[Any]:
+    """What the three nodes have beyond KSampler's inputs."""
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default=MODES[0],
+            optional=True,
+            tooltip="adaptive: the second GPU evaluates the negative prompt at the same time, and "
+            "where both prompts agree, half of the network; fastest. paper: Hybridiff's published "
+            "schedule. exact: the negative prompt only; the image is KSampler's. off: one device.",
+        ),
+        io.Float.Input(
+            "tolerance",
+            default=Tuning.tolerance,
+            min=0.0,
+            max=1.0,
+            step=0.0005,
+            round=0.0001,
+            optional=True,
+            tooltip="Of mode adaptive: how much a shortened step may change the latent. Lower is "
+            "closer to KSampler's image, higher is faster, 0 is mode exact.",
+        ),
+        OPTIONS.Input("options", optional=True, tooltip="From Hybrid Options; rarely needed."),
+    ]
 
 
 def seed_input(name: str) -> Any:
@@ -38,6 +58,13 @@ def seed_input(name: str) -> Any:
         control_after_generate=True,
         tooltip="The random seed of the noise.",
     )
+
+
+def sampler_outputs() -> list[Any]:
+    return [
+        io.Latent.Output(tooltip="The denoised latent."),
+        io.String.Output("report", tooltip="What each step was and took, as JSON."),
+    ]
 
 
 def sampler_inputs() -> list[Any]:
@@ -52,8 +79,8 @@ def sampler_inputs() -> list[Any]:
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="How strongly the prompt guides. At 1 there is no negative branch, so the "
-            "second GPU has nothing to do.",
+            tooltip="How strongly the prompt guides. At 1 there is no negative branch; mode "
+            "adaptive then gives the second GPU half of the network.",
         ),
         io.Combo.Input(
             "sampler_name",
@@ -93,9 +120,9 @@ class HybridKSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="How much of the latent is denoised; below 1 keeps its structure.",
                 ),
-                mode_input(),
+                *hybrid_inputs(),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised latent.")],
+            outputs=sampler_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -113,8 +140,17 @@ class HybridKSampler(io.ComfyNode):
         latent_image: Any,
         denoise: float = 1.0,
         mode: str = MODES[0],
+        tolerance: float = Tuning.tolerance,
+        options: Tuning | None = None,
     ) -> io.NodeOutput:
-        attached = attach(model, mode, announcer(cls.hidden.unique_id))
+        reports: list[Report] = []
+        attached = attach(
+            model,
+            mode,
+            announcer(cls.hidden.unique_id),
+            on_report=reports.append,
+            tuning=tuned(options, tolerance),
+        )
         (latent,) = common_ksampler(
             attached,
             seed,
@@ -127,7 +163,7 @@ class HybridKSampler(io.ComfyNode):
             latent_image,
             denoise=denoise,
         )
-        return io.NodeOutput(latent)
+        return io.NodeOutput(latent, told(reports, mode))
 
 
 class HybridKSamplerAdvanced(io.ComfyNode):
@@ -164,9 +200,9 @@ class HybridKSamplerAdvanced(io.ComfyNode):
                     options=["disable", "enable"],
                     tooltip="enable: keep the noise that is left, for another sampler.",
                 ),
-                mode_input(),
+                *hybrid_inputs(),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised latent.")],
+            outputs=sampler_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -187,8 +223,17 @@ class HybridKSamplerAdvanced(io.ComfyNode):
         end_at_step: int,
         return_with_leftover_noise: str,
         mode: str = MODES[0],
+        tolerance: float = Tuning.tolerance,
+        options: Tuning | None = None,
     ) -> io.NodeOutput:
-        attached = attach(model, mode, announcer(cls.hidden.unique_id))
+        reports: list[Report] = []
+        attached = attach(
+            model,
+            mode,
+            announcer(cls.hidden.unique_id),
+            on_report=reports.append,
+            tuning=tuned(options, tolerance),
+        )
         (latent,) = common_ksampler(
             attached,
             noise_seed,
@@ -204,7 +249,7 @@ class HybridKSamplerAdvanced(io.ComfyNode):
             last_step=end_at_step,
             force_full_denoise=return_with_leftover_noise == "disable",
         )
-        return io.NodeOutput(latent)
+        return io.NodeOutput(latent, told(reports, mode))
 
 
 class HybridAttachModel(io.ComfyNode):
@@ -219,12 +264,105 @@ class HybridAttachModel(io.ComfyNode):
             search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with."),
-                mode_input(),
+                *hybrid_inputs(),
             ],
             outputs=[io.Model.Output(tooltip="The model, for any sampler node.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, mode: str = MODES[0]) -> io.NodeOutput:
-        return io.NodeOutput(attach(model, mode, announcer(cls.hidden.unique_id)))
+    def execute(
+        cls,
+        model: Any,
+        mode: str = MODES[0],
+        tolerance: float = Tuning.tolerance,
+        options: Tuning | None = None,
+    ) -> io.NodeOutput:
+        announce = announcer(cls.hidden.unique_id)
+        return io.NodeOutput(attach(model, mode, announce, tuning=tuned(options, tolerance)))
+
+
+class HybridOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="Hybrid_Options",
+            display_name="Hybrid Options",
+            category=CATEGORY,
+            description="Settings of the Hybrid nodes that are rarely needed. L, g, k and tau_cap "
+            "are mode paper's, for 50 steps; they are scaled to the run's.",
+            search_aliases=ALIASES,
+            inputs=[
+                io.Int.Input(
+                    "L", default=0, min=0, max=1000,
+                    tooltip="Steps over which the discrepancy must be flat. 0: as published.",
+                ),
+                io.Float.Input(
+                    "g", default=0.0, min=0.0, max=1.0, step=0.0001, round=0.00001,
+                    tooltip="Largest fall of the discrepancy a step that counts as flat. 0: as "
+                    "published.",
+                ),
+                io.Int.Input(
+                    "k", default=5, min=0, max=1000,
+                    tooltip="Steps of the Parallelism stage. Published: 5.",
+                ),
+                io.Int.Input(
+                    "tau_cap", default=0, min=0, max=1000,
+                    tooltip="Step at which it starts at the latest. 0: as published.",
+                ),
+                io.Int.Input(
+                    "largest_gap", default=Tuning.largest_gap, min=0, max=1000,
+                    tooltip="Most shortened steps in a row, mode adaptive.",
+                ),
+                io.Boolean.Input(
+                    "look_ahead", default=Tuning.look_ahead,
+                    tooltip="Evaluate the first half of the network at the latent that the next "
+                    "step is expected to have, mode adaptive.",
+                ),
+                io.Float.Input(
+                    "step_timeout", default=Settings.step_seconds, min=1.0, max=86400.0,
+                    tooltip="Seconds after which the second process counts as hung in a step.",
+                ),
+                io.Float.Input(
+                    "load_timeout", default=Settings.load_seconds, min=1.0, max=86400.0,
+                    tooltip="Seconds that the second process may take to load the model.",
+                ),
+            ],
+            outputs=[OPTIONS.Output(tooltip="For the options input of a Hybrid node.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        L: int,
+        g: float,
+        k: int,
+        tau_cap: int,
+        largest_gap: int,
+        look_ahead: bool,
+        step_timeout: float,
+        load_timeout: float,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            Tuning(
+                window=L,
+                slope=g,
+                length=k,
+                cap=tau_cap,
+                largest_gap=largest_gap,
+                look_ahead=look_ahead,
+                step_seconds=step_timeout,
+                load_seconds=load_timeout,
+            )
+        )
+
+
+def tuned(options: Tuning | None, tolerance: float) -> Tuning:
+    return dataclasses.replace(options or Tuning(), tolerance=tolerance)
+
+
+def told(reports: list[Report], mode: str) -> str:
+    """The run's report as JSON, in the log too."""
+    for report in reports:
+        log_report(report)
+    return json.dumps(reports[-1].data() if reports else {"mode": mode})

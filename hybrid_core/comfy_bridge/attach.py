@@ -7,16 +7,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_sampling
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from hybrid_core.comfy_bridge.parallelism import Parallelism
 from hybrid_core.comfy_bridge.partition import Announce, Partition
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
-from hybrid_core.config import check_mode
-from hybrid_core.run import Report
+from hybrid_core.config import Tuning, check_mode
+from hybrid_core.policy import policy_for
+from hybrid_core.report import Report
+from hybrid_core.stepper import Stepper
 
 log = logging.getLogger("hybrid_ksampler")
+DEFAULTS = Tuning()
+USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
 
 
@@ -30,6 +37,7 @@ def attach(
     announce: Announce,
     session: Session = SESSION,
     on_report: Callable[[Report], None] = log_report,
+    tuning: Tuning = DEFAULTS,
 ) -> ModelPatcher:
     """A clone of `model` that samples in `mode`; an earlier attachment is replaced.
 
@@ -41,7 +49,7 @@ def attach(
     for kind in HOOKED:
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
     if mode != "off":
-        attachment = Attachment(session, announce, on_report)
+        attachment = Attachment(mode, session, announce, on_report, tuning)
         clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample)
         clone.add_wrapper_with_key(
             WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
@@ -52,22 +60,66 @@ def attach(
 class Attachment:
     """The wrappers of one attached model and the run that is under way."""
 
-    def __init__(self, session: Session, announce: Announce, on_report: Callable[[Report], None]):
-        self._session, self._announce, self._on_report = session, announce, on_report
+    def __init__(
+        self,
+        mode: str,
+        session: Session,
+        announce: Announce,
+        on_report: Callable[[Report], None],
+        tuning: Tuning,
+    ):
+        self._mode, self._session, self._tuning = mode, session, tuning
+        self._announce, self._on_report = announce, on_report
         self._partition: Partition | None = None
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         outer = self._partition  # a sampler inside a sampler
-        partition = Partition(guider.model_patcher, self._session, self._announce)
+        alone = one_branch(guider)
+        partition = Partition(
+            guider.model_patcher,
+            self._session,
+            self._announce,
+            self._mode,
+            self._tuning,
+            self._parallelism(guider, alone, *args, **kwargs),
+            alone,
+        )
         self._partition = partition
         try:
-            partition.begin(guider.model_options, one_branch(guider))
+            partition.begin(guider.model_options)
             return executor(*args, **kwargs)
         finally:
             self._partition = outer
             partition.finish()
             self._on_report(partition.report)
+
+    def _parallelism(
+        self,
+        guider: Any,
+        alone: bool,
+        noise: torch.Tensor,
+        latent_image: Any,
+        sampler: Any,
+        sigmas: torch.Tensor,
+        denoise_mask: torch.Tensor | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> Parallelism | None:
+        """The Parallelism stage of a run of these arguments (CFGGuider.outer_sample's)."""
+        if self._mode == "exact" or (alone and self._mode == "paper"):
+            return None
+        model = guider.model_patcher.model
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        flow = isinstance(sampling, comfy.model_sampling.CONST)
+        schedule = [float(sigma) for sigma in sigmas.tolist()]
+        cfg = 1.0 if alone else getattr(guider, "cfg", None)
+        cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
+        policy = policy_for(self._mode, self._tuning, schedule, flow, cfg)
+        look_ahead = self._tuning.look_ahead and policy.guided
+        stepper = Stepper(policy, schedule, denoise_mask, look_ahead)
+        cuts = self._session.cuts.setdefault(model, {})
+        return Parallelism(stepper, cuts, tuple(noise.shape))
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any

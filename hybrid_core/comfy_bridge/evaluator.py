@@ -11,8 +11,9 @@ import torch
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.errors import ProtocolError
 from hybrid_core.run import CONTEXTS_KEPT
+from hybrid_core.stages.swap import Splitter
 from hybrid_core.transport import wire
-from hybrid_core.transport.carry import unflatten
+from hybrid_core.transport.carry import flatten, unflatten
 
 Fields = Mapping[str, Any]
 Tensors = Sequence[torch.Tensor]
@@ -26,24 +27,26 @@ class Evaluator:
         import comfy.model_management
         import comfy.samplers
 
-        from hybrid_core.comfy_bridge import rebuild
+        from hybrid_core.comfy_bridge import rebuild, staging
 
-        self._management, self._samplers, self._rebuild = (
+        self._management, self._samplers, self._rebuild, self._staging = (
             comfy.model_management,
             comfy.samplers,
             rebuild,
+            staging,
         )
         self._device = comfy.model_management.get_torch_device()
         self._bases: dict[str, Any] = {}
         self._current: Any = None
         self._contexts: OrderedDict[int, Any] = OrderedDict()
+        self._split: tuple[Any, Splitter] | None = None
 
     def load(self, fields: Fields, tensors: Tensors) -> dict[str, Any]:
         """Make the replica that the message describes; its portrait."""
         from hybrid_core.comfy_bridge.portrait import portrait
 
         data = unflatten(fields["data"], tensors)
-        self._current = None
+        self._current = self._split = None
         key = data["base_key"]
         if data["base"] is not None:
             self._bases[key] = self._rebuild.base(data["base"])
@@ -66,22 +69,57 @@ class Evaluator:
             self._contexts.popitem(last=False)
         return {}
 
-    def step(self, fields: Fields, tensors: Tensors) -> list[torch.Tensor]:
-        """Denoised latents of each of the context's branches that is not None."""
+    def step(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]:
+        """Denoised latents of each of the context's branches that is not None.
+
+        With field "last", the boundaries after that unit too, as a tree over the same list.
+        """
+        if "last" not in fields:
+            return self._evaluate(fields, tensors, None), None
+        last, taken = wire.whole_number(dict(fields), "last"), {}
+
+        def capture(key: str, forward: Any) -> Any:
+            result, taken[key] = self._splitter().capture(forward, last)
+            return result
+
+        results = self._evaluate(fields, tensors, capture)
+        return results, flatten(taken, results, "the network's features")
+
+    def stage(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]:
+        """The boundaries after unit "last", as a tree over the list."""
+        last, taken = wire.whole_number(dict(fields), "last"), {}
+
+        def stop(key: str, forward: Any) -> Any:
+            taken[key] = self._splitter().stage_a(forward, last)
+            return tensors[0].to(self._device)  # nobody looks at it
+
+        self._evaluate(fields, tensors, stop)
+        found: list[torch.Tensor] = []
+        return found, flatten(taken, found, "the network's features")
+
+    def _evaluate(self, fields: Fields, tensors: Tensors, each: Any) -> list[torch.Tensor]:
         number = wire.whole_number(dict(fields), "context")
         if self._current is None or number not in self._contexts:
-            raise ProtocolError(f"step asks for context {number}, which is not held")
+            raise ProtocolError(f"a step asks for context {number}, which is not held")
         conds, options = self._contexts[number]
+        if each is not None:
+            options = self._staging.with_each_forward(options, each)
         x, sigma = (tensor.to(self._device) for tensor in tensors)
         out = self._samplers.calc_cond_batch(self._current.model, conds, x, sigma, options)
         return [value for value, cond in zip(out, conds, strict=True) if cond is not None]
+
+    def _splitter(self) -> Splitter:
+        network = self._current.model.diffusion_model
+        if self._split is None or self._split[0] is not network:
+            self._split = network, Splitter(network)
+        return self._split[1]
 
     def forget(self, fields: Fields) -> dict[str, Any]:
         """Drop a model whose parent's copy is gone."""
         base = self._bases.pop(wire.text(dict(fields), "base_key"), None)
         if base is not None:
             if self._current is not None and self._current.model is base.model:
-                self._current = None
+                self._current = self._split = None
             self._unload(base.model)
             del base
             self._management.cleanup_models_gc()

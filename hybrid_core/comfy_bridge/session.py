@@ -7,7 +7,9 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -17,7 +19,9 @@ from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
 from hybrid_core.errors import ConfigError, NotPartitionable
-from hybrid_core.run import Partner, Report, Run
+from hybrid_core.report import Report
+from hybrid_core.run import Partner, Run
+from hybrid_core.stages.plan import Cut
 from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
@@ -30,6 +34,9 @@ class Session:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.active_runs = 0
+        self.cuts: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Cut]] = (
+            weakref.WeakKeyDictionary()
+        )  # by model and latent shape: where its network is cut
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self._partner: Partner | None = None
         self._watch: threading.Thread | None = None

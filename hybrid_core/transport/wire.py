@@ -4,7 +4,8 @@
     load    build a replica                   ready    the worker's ComfyUI is up
     chunk   a piece of a bulk transfer        more     the piece was taken
     conds   conditioning of a run             ok       done, with what was asked for
-    step    evaluate one branch               result   a branch's denoised latents
+    step    evaluate one branch               result   denoised latents, a boundary
+    stage   evaluate stage A of one branch
     forget  drop a replica                    failed   could not, with the reason
     status  report memory and replicas
     cancel  stop what is running
@@ -23,7 +24,9 @@ from typing import Any
 
 from hybrid_core.errors import ProtocolError
 
-REQUESTS = frozenset({"load", "chunk", "conds", "step", "forget", "status", "cancel", "stop"})
+REQUESTS = frozenset(
+    {"load", "chunk", "conds", "step", "stage", "forget", "status", "cancel", "stop"}
+)
 REPLIES = frozenset({"ready", "more", "ok", "result", "failed"})
 MAX_BYTES = 8 << 20
 

@@ -30,7 +30,8 @@ class Evaluates(Protocol):
 
     def load(self, fields: Fields, tensors: Tensors) -> dict[str, Any]: ...
     def conds(self, fields: Fields, tensors: Tensors) -> dict[str, Any]: ...
-    def step(self, fields: Fields, tensors: Tensors) -> list[torch.Tensor]: ...
+    def step(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]: ...
+    def stage(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]: ...
     def forget(self, fields: Fields) -> dict[str, Any]: ...
     def status(self) -> dict[str, Any]: ...
     def interrupt(self, value: bool) -> None: ...
@@ -126,11 +127,13 @@ def answer(
         return
     inline = [arena.read(number, header) for header in wire.items(message, "tensors")]
     tensors = assembly.finish(message) or inline
-    if op == "step":
+    if op in ("step", "stage"):
         since = time.monotonic()
-        headers = arena.write(number, evaluator.step(message, tensors))
+        evaluate = evaluator.step if op == "step" else evaluator.stage
+        results, boundary = evaluate(message, tensors)
+        headers = arena.write(number, results)
         micros = int((time.monotonic() - since) * 1e6)
-        channel.send("result", number, tensors=headers, micros=micros)
+        channel.send("result", number, tensors=headers, boundary=boundary, micros=micros)
         return
     if op == "load":
         reply = evaluator.load(message, tensors)

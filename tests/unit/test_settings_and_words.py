@@ -48,7 +48,7 @@ def test_wrong_device_is_refused(text):
 
 def test_mode_words():
     assert check_mode("off") == "off"
-    with pytest.raises(ConfigError, match="expected one of exact, off"):
+    with pytest.raises(ConfigError, match="expected one of adaptive, paper, exact, off"):
         check_mode("")
 
 
@@ -99,14 +99,22 @@ def test_first_difference_names_the_weight():
 
 # modules import only from their own rank or a lower one; the worker's entry composes its process
 RANKS = [
-    ("errors", "config", "demo_words", "checksum"),
+    ("errors", "config", "demo_words", "checksum", "policy"),
     ("transport",),
     ("worker",),
-    ("stages", "run"),
+    ("stages", "discrepancy", "stepper", "report", "run"),
     ("comfy_bridge",),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}
-WITHOUT_TORCH = ("errors", "config", "demo_words", "transport/wire", "transport/shared_memory")
+WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "policy",
+    "stages/plan",
+    "demo_words",
+    "transport/wire",
+    "transport/shared_memory",
+)
 
 
 def imports(path):

@@ -1,0 +1,160 @@
+"""The Parallelism stage of one run in ComfyUI: one branch in two stages, a device each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hybrid_core.comfy_bridge import conds as conds_data
+from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
+from hybrid_core.errors import NotPartitionable, NotSplittable
+from hybrid_core.run import Run
+from hybrid_core.stages.plan import Cut
+from hybrid_core.stages.swap import tensors
+from hybrid_core.stepper import Decision, Stepper
+
+Conds = list[list[dict[str, Any]] | None]
+Options = Mapping[str, Any]
+IN_FULL = Decision(False)
+ONE_EACH = "mode paper mixes one prompt with one negative prompt, here are more"
+
+
+class Parallelism:
+    """Steps, boundaries and requests for stage A; `obstacle` says why there are none any more."""
+
+    def __init__(self, stepper: Stepper, cuts: dict[Any, Cut], cut_key: Any):
+        """cuts: what earlier runs settled on, by `cut_key`."""
+        self.stepper = stepper
+        self.obstacle: str | None = None
+        self._cuts, self._cut_key = cuts, cut_key
+        self._staging: Staging | None = None
+        self._asked: tuple[int, int, float] | None = None  # request, its step, own seconds
+        self._mixes = not stepper.policy.guided
+
+    @property
+    def cut_name(self) -> str | None:
+        staging = self._staging
+        if staging is None or staging.cut is None:
+            return None
+        return staging.block(staging.cut.last)
+
+    def begin(self, run: Run | None, x: torch.Tensor, sigma: torch.Tensor) -> Decision:
+        """What the evaluation at (x, sigma) is to be; takes in what the worker made meanwhile."""
+        self._take_in(run, x)
+        return self.stepper.begin(x, sigma)
+
+    def _take_in(self, run: Run | None, x: torch.Tensor) -> None:
+        if self._asked is None:
+            return
+        (number, step, own_seconds), self._asked = self._asked, None
+        boundary = None if run is None else run.collect_stage(number, own_seconds, x)
+        if boundary is not None:
+            self.stepper.keep_boundary(step, self._named(boundary))
+
+    def _named(self, boundaries: Boundaries) -> Boundaries:
+        """The worker's boundaries by the names of this side's forwards."""
+        keys = self._staging.keys if self._staging is not None else []
+        if not self._mixes:
+            return boundaries
+        if len(keys) != 1 or len(boundaries) != 1:
+            self.obstacle = ONE_EACH
+            return {}
+        return {keys[0]: next(iter(boundaries.values()))}
+
+    def watched(self, model: Any, options: Options, capture: bool) -> Options:
+        """Options for an exact evaluation that shows what the Parallelism stage needs."""
+        try:
+            if self._staging is None:
+                known = self._cuts.get(self._cut_key)
+                self._staging = Staging(model.diffusion_model, known)
+        except NotSplittable as error:
+            self.obstacle = str(error)
+            return options
+        staging = self._staging
+        staging.taken = {}
+        if staging.recording:
+            return with_each_forward(options, self._guarded(staging.record))
+        if capture and not self._mixes:
+            return with_each_forward(options, self._guarded(staging.capture))
+        return options
+
+    def _guarded(self, task: Any) -> Any:
+        def each(key: str, forward: Any) -> Any:
+            try:
+                return task(key, forward)
+            except NotSplittable as error:
+                self.obstacle = str(error)
+                return forward()
+
+        return each
+
+    def asks_boundary(self, capture: bool) -> int | None:
+        """The unit after which the worker's exact step is to capture, None for no capture."""
+        staging = self._staging
+        if not (capture and self._mixes) or staging is None or staging.cut is None:
+            return None
+        return staging.cut.last
+
+    def saw_exact(
+        self, run: Run | None, cond: torch.Tensor, uncond: torch.Tensor | None, theirs: Any
+    ) -> None:
+        """An exact evaluation is done; theirs: the boundaries that the worker captured."""
+        staging, boundary = self._staging, None
+        if staging is not None:
+            if staging.recording:
+                staging.recorded(run.worker_speed if run is not None else 1.0)
+                if staging.cut is not None:
+                    self._cuts[self._cut_key] = staging.cut
+            boundary = self._named(theirs) if self._mixes and theirs else staging.taken
+        self.stepper.saw_exact(cond, uncond, boundary or None)
+
+    def evaluate(
+        self,
+        run: Run,
+        executor: Any,
+        model: Any,
+        branches: tuple[Conds, Conds],
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        options: Options,
+    ) -> list[torch.Tensor] | None:
+        """A pipelined evaluation of `branches` (cond alone, uncond alone). None: do it in full."""
+        staging, stepper = self._staging, self.stepper
+        boundary = stepper.forecast()
+        if staging is None or staging.cut is None or boundary is None:
+            return None
+        if sum(t.numel() * t.element_size() for t in tensors(boundary)) > run.most_bytes:
+            self.obstacle = "the network's features are larger than the shared memory"
+            return None
+        ahead = stepper.ahead()
+        if ahead is not None:
+            conds = branches[1] if self._mixes else branches[0]
+            try:
+                context = conds_data.context(conds, options)
+                number = run.post("stage", context, *ahead[:2], last=staging.cut.last)
+            except NotPartitionable as error:
+                self.obstacle = str(error)
+                return None
+        since = time.monotonic()
+        finishing = with_each_forward(options, staging.finishing(boundary))
+        out: list[torch.Tensor] = executor(model, branches[0], x, sigma, finishing)
+        own_seconds = time.monotonic() - since
+        if ahead is not None and number is not None:
+            self._asked = number, ahead[2], own_seconds
+        run.report.pipelined += 1
+        run.report.own_stage_seconds += own_seconds
+        index = next(i for i, cond in enumerate(branches[0]) if cond is not None)
+        uncond = stepper.saw_pipelined(out[index])
+        for i, cond in enumerate(branches[1]):
+            if cond is not None:
+                out[i] = uncond
+        return out
+
+    def finish(self, run: Run | None) -> None:
+        """The run is over, however it ended: what is under way is not wanted."""
+        if self._asked is not None and run is not None:
+            self._asked = None
+            run.cancel()

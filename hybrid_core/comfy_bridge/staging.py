@@ -1,0 +1,130 @@
+"""Stages in ComfyUI: each forward pass of one evaluation, in full or in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from hybrid_core.comfy_bridge.support import WRAPPER_KEY
+from hybrid_core.errors import NotSplittable
+from hybrid_core.stages import plan
+from hybrid_core.stages.plan import Cut
+from hybrid_core.stages.swap import Splitter
+
+Forward = Callable[[], Any]
+Each = Callable[[str, Forward], Any]
+Boundaries = dict[str, Any]
+SAME_RESULT = 1e-3  # relative; kernels may be chosen anew, a lost connection is of order 1
+RECORDED = 2  # forwards whose blocks are timed
+
+
+def chunk_key(x: torch.Tensor, transformer_options: Mapping[str, Any]) -> str:
+    """Names a forward pass within an evaluation: which conditioning, at which size."""
+    uuids = ",".join(str(uuid) for uuid in transformer_options.get("uuids", ()))
+    return f"{uuids}:{'x'.join(map(str, x.shape))}"
+
+
+def with_each_forward(options: Mapping[str, Any], each: Each) -> dict[str, Any]:
+    """model_options under which `each` runs the forward passes."""
+
+    def apply_model(executor: Any, x: Any, *args: Any, **keywords: Any) -> Any:
+        transformer_options = keywords.get("transformer_options")
+        if transformer_options is None:
+            transformer_options = args[4] if len(args) > 4 else {}
+        return each(chunk_key(x, transformer_options), lambda: executor(x, *args, **keywords))
+
+    wrappers = {WrappersMP.APPLY_MODEL: {WRAPPER_KEY: [apply_model]}}
+    transformer_options = {**options.get("transformer_options", {})}
+    kept = transformer_options.get("wrappers", {})
+    transformer_options["wrappers"] = {**kept, **wrappers}
+    return {**options, "transformer_options": transformer_options}
+
+
+class Staging:
+    """The parent's forward passes of one run, and where its network is cut."""
+
+    def __init__(self, network: torch.nn.Module, known: Cut | None):
+        """known: the cut that an earlier run of the same shape settled on. Raises NotSplittable."""
+        self._network = network
+        self._first = Splitter(network)
+        self._splitters: dict[str, Splitter] = {}
+        self._planned: Cut | None = None
+        self._seconds: list[float] = []
+        self._recorded = 0
+        self._known = known
+        self.cut = known
+        self.verified = known is not None
+        self.taken: Boundaries = {}
+
+    @property
+    def keys(self) -> list[str]:
+        """Forward passes seen in the last recorded evaluation."""
+        return list(self._splitters)
+
+    def block(self, unit: int) -> str:
+        """Name of a unit."""
+        return self._first.layout.units[unit].name
+
+    @property
+    def recording(self) -> bool:
+        """Whether the next evaluation in full is to be recorded."""
+        return self._recorded < (1 if self._known is not None else RECORDED)
+
+    def record(self, key: str, forward: Forward) -> Any:
+        """In full; remembers the blocks' sizes and times. Raises NotSplittable."""
+        splitter = self._splitters.setdefault(key, Splitter(self._network))
+        result, recording = splitter.record(forward)
+        seconds = recording.seconds()
+        if splitter is next(iter(self._splitters.values())):
+            self._seconds = [*map(min, zip(seconds, self._seconds or seconds, strict=True))]
+            if self._planned is None:
+                costs = [
+                    splitter.weights(index) * recording.positions[index]
+                    for index in range(len(seconds))
+                ]
+                self._planned = plan.balanced(splitter.layout.cuts, costs)
+        return result
+
+    def recorded(self, worker_speed: float) -> None:
+        """After an evaluation that was recorded: settle the cut when enough was seen."""
+        self._recorded += 1
+        if self.cut is None and self._planned is not None and not self.recording:
+            cuts = self._first.layout.cuts
+            self.cut = plan.rebalanced(cuts, self._planned, self._seconds, worker_speed)
+
+    def capture(self, key: str, forward: Forward) -> Any:
+        """In full; leaves the boundary in `taken`. Raises NotSplittable."""
+        splitter = self._splitters.get(key)
+        if splitter is None or self.cut is None:
+            return forward()
+        result, boundary = splitter.capture(forward, self.cut.last)
+        if not self.verified:
+            self._verify(splitter, forward, boundary, result)
+        self.taken[key] = boundary
+        return result
+
+    def _verify(self, splitter: Splitter, forward: Forward, boundary: Any, result: Any) -> None:
+        """Stage B on this very boundary must give this very result."""
+        assert self.cut is not None
+        again = splitter.stage_b(forward, self.cut, boundary)
+        error = (again - result).abs().mean() / result.abs().mean().clamp_min(1e-12)
+        if not error.item() <= SAME_RESULT:
+            raise NotSplittable(
+                f"cut at block {splitter.layout.units[self.cut.last].name}, this network gives "
+                f"another result (relative difference {error.item():.2g})"
+            )
+        self.verified = True
+
+    def finishing(self, boundaries: Boundaries) -> Each:
+        """Stage B where there is a boundary that fits, in full elsewhere."""
+
+        def finish(key: str, forward: Forward) -> Any:
+            splitter, boundary = self._splitters.get(key), boundaries.get(key)
+            if splitter is None or self.cut is None or not splitter.fits(self.cut, boundary):
+                return forward()
+            return splitter.stage_b(forward, self.cut, boundary)
+
+        return finish

@@ -1,0 +1,49 @@
+"""How far the two branches are apart, and how fast that changes.
+
+Every function returns tensors without dimensions on the device of its input: nothing here waits for
+the device. A mask weighs each element; None weighs all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+Tensor = torch.Tensor
+
+
+def mean(value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Weighted mean over all elements, batch and frames included; in fp32 at the least."""
+    value = value.float()
+    if mask is None:
+        return value.mean()
+    weights = mask.to(value).expand_as(value)
+    return (value * weights).sum() / weights.sum().clamp_min(1e-12)
+
+
+def prediction(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """(x - denoised) / sigma: epsilon, or a flow model's velocity. Shapes (B, ...), sigma (B,)."""
+    return (x - denoised) / sigma.reshape(-1, *[1] * (x.ndim - 1)).to(x)
+
+
+def rel_mae(cond: Tensor, uncond: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Denoising discrepancy, mean|cond - uncond| / mean|uncond| (Hybridiff, eq. for rel-MAE).
+
+    0 for equal branches, also when both are zero; infinite when only `uncond` is zero; not a number
+    when an element is not finite.
+    """
+    difference, scale = mean((cond - uncond).abs(), mask), mean(uncond.abs(), mask)
+    return torch.where(difference == 0, difference, difference / scale)
+
+
+def projection(change: Tensor, slope: Tensor) -> Tensor:
+    """The share of `slope` that is in `change`, least squares, held within 0..1."""
+    change, slope = change.float(), slope.float()
+    share = (change * slope).sum() / (slope * slope).sum().clamp_min(1e-30)
+    return share.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+
+
+def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Sum over tensor pairs of mean|a - b|."""
+    return torch.stack([mean((p - q).abs()) for p, q in zip(a, b, strict=True)]).sum()

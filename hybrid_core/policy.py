@@ -1,0 +1,218 @@
+"""When to evaluate both branches and when to pipeline one of them. Numbers in, a decision out.
+
+Steps are counted on the sampler's schedule. An exact step evaluates both branches in full and shows
+the discrepancy; a pipelined step evaluates one branch in two stages and shows nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hybrid_core.config import Tuning
+from hybrid_core.errors import ConfigError
+
+PUBLISHED_STEPS = 50
+FIRST_EXACT = 3
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an exact step showed."""
+
+    discrepancy: float = 0.0  # rel-MAE of the branches
+    guidance_drift: float = 0.0  # mean|difference of branches - the expected one|, a step
+    feature_drift: float = 0.0  # what one-step-old features change in a prediction, mean
+
+
+class Policy(Protocol):
+    """Decides each step. Steps come in order, each is shown once."""
+
+    guided: bool  # whether the uncond branch is reconstructed in a pipelined step
+
+    def pipelined(self, step: int, gap: int) -> bool:
+        """Whether `step` is pipelined when `gap` pipelined steps came right before it."""
+        ...
+
+    def captures(self, step: int) -> bool:
+        """Whether the features of exact step `step` are of use: the next one may be pipelined."""
+        ...
+
+    def saw_exact(self, step: int, seen: Seen) -> None: ...
+
+
+class Exact:
+    """Every step in full."""
+
+    guided = True
+
+    def pipelined(self, step: int, gap: int) -> bool:
+        return False
+
+    def captures(self, step: int) -> bool:
+        return False
+
+    def saw_exact(self, step: int, seen: Seen) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class PaperParameters:
+    """L, g, k and tau_cap of Hybridiff, as published for 50 steps."""
+
+    window: int  # L
+    slope: float  # g
+    length: int  # k
+    cap: int  # tau_cap
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.length < 0 or self.cap < 1 or not self.slope > 0:
+            raise ConfigError(
+                f"L={self.window}, g={self.slope}, k={self.length}, tau_cap={self.cap}: expected "
+                "L and tau_cap of 1 or more, g above 0 and k of 0 or more"
+            )
+
+    def scaled(self, steps: int) -> PaperParameters:
+        """The same shares of a run of `steps` steps. The discrepancy's slope is one a step."""
+        share = steps / PUBLISHED_STEPS
+        return replace(
+            self,
+            window=max(1, round(self.window * share)),
+            slope=self.slope / share,
+            length=round(self.length * share),
+            cap=max(1, round(self.cap * share)),
+        )
+
+
+EPSILON_PARAMETERS = PaperParameters(window=12, slope=0.4e-3, length=5, cap=15)  # SDXL's
+FLOW_PARAMETERS = PaperParameters(
+    window=15, slope=0.5e-3, length=5, cap=40
+)  # SD3's, as in the code
+
+
+class Paper:
+    """The published rule: Parallelism begins where the discrepancy is flat, and lasts k steps."""
+
+    guided = False
+
+    def __init__(self, parameters: PaperParameters, steps: int):
+        """parameters: scaled to `steps` already."""
+        self._parameters, self._steps = parameters, steps
+        self._curve: list[float] = []
+        self.tau1: int | None = None
+
+    @property
+    def tau2(self) -> int | None:
+        """First step of Fully-Connecting; the run's end where k would go beyond it."""
+        if self.tau1 is None:
+            return None
+        return min(self.tau1 + self._parameters.length, self._steps)
+
+    def pipelined(self, step: int, gap: int) -> bool:
+        return self.tau1 is not None and self.tau1 <= step < (self.tau2 or 0)
+
+    def captures(self, step: int) -> bool:
+        if self.tau1 is not None:
+            return self.pipelined(step + 1, 0)
+        return len(self._curve) >= self._parameters.window or step + 1 >= self._parameters.cap - 1
+
+    def saw_exact(self, step: int, seen: Seen) -> None:
+        """As the public code does it: the step after the one that ends the window is tau1 + 1."""
+        if self.tau1 is not None:
+            return
+        self._curve.append(seen.discrepancy)
+        window = self._parameters.window
+        if len(self._curve) > window:
+            slope = (self._curve[-window] - self._curve[-1]) / window
+            if 0 <= slope < self._parameters.slope:
+                self.tau1 = len(self._curve) - 1
+        if self.tau1 is None and step >= self._parameters.cap - 1:
+            self.tau1 = self._parameters.cap
+
+
+def step_lengths(sigmas: Sequence[float], flow: bool) -> list[float]:
+    """What each sampler step adds to the latent for one unit of error in the prediction.
+
+    In noise-to-signal space, k = sigma (epsilon models) or sigma / (1 - sigma) (flow models), where
+    an error made early weighs as much as one made late: measured on the demo models, see
+    docs/decisions.md. sigmas: the sampler's schedule, one more than there are steps.
+    """
+    return [
+        abs(after - before) / (max(1.0 - after, 1e-3) if flow else 1.0)
+        for before, after in zip(sigmas, sigmas[1:], strict=False)
+    ]
+
+
+class Adaptive:
+    """One tolerance, in units of the latent: what a pipelined step may be expected to change.
+
+    Expected are the guidance's drift since the last exact step, as the guider weighs it, and the
+    features' drift over one step. The gap between exact steps may double from one to the next, so
+    that the drift is measured often where it is not known yet.
+    """
+
+    guided = True
+
+    def __init__(
+        self, tolerance: float, lengths: Sequence[float], cfg: float, largest_gap: int = 12
+    ):
+        """lengths: from `step_lengths`; cfg: the guidance scale, 1 for a run without guidance."""
+        if not tolerance >= 0 or largest_gap < 0:
+            raise ConfigError(
+                f"tolerance is {tolerance}, largest gap {largest_gap}: expected 0 or more"
+            )
+        self._tolerance, self._lengths, self._weight = tolerance, lengths, abs(cfg - 1.0)
+        self._largest_gap, self._gap_now = largest_gap, 1
+        self._guidance: float | None = None
+        self._features = 0.0
+        self._exact_steps: list[int] = []
+
+    def cost(self, step: int, gap: int) -> float:
+        """Expected change of the latent by pipelining `step` after `gap` pipelined steps."""
+        drift = self._weight * (self._guidance or 0.0) * (gap + 1) + self._features
+        return drift * self._lengths[step]
+
+    def pipelined(self, step: int, gap: int) -> bool:
+        if len(self._exact_steps) < FIRST_EXACT or step >= len(self._lengths):
+            return False
+        return gap < min(self._gap_now, self._largest_gap) and (
+            self.cost(step, gap) <= self._tolerance
+        )
+
+    def captures(self, step: int) -> bool:
+        return True
+
+    def saw_exact(self, step: int, seen: Seen) -> None:
+        if self._exact_steps and step > self._exact_steps[-1] + 1:
+            self._gap_now = min(2 * self._gap_now, max(self._largest_gap, 1))
+        self._exact_steps.append(step)
+        self._guidance = _followed(self._guidance, seen.guidance_drift)
+        self._features = _followed(self._features, seen.feature_drift)
+
+
+def _followed(old: float | None, new: float) -> float:
+    """Up at once, down by half of the way. What is not a number counts as boundless."""
+    if not math.isfinite(new):
+        return math.inf
+    return new if old is None or new > old else (old + new) / 2
+
+
+def policy_for(
+    mode: str, tuning: Tuning, sigmas: Sequence[float], flow: bool, cfg: float
+) -> Policy:
+    """The policy of a mode for one run. sigmas: the schedule; cfg: 1 for a run of one branch."""
+    if mode == "paper":
+        published = FLOW_PARAMETERS if flow else EPSILON_PARAMETERS
+        parameters = PaperParameters(
+            window=tuning.window or published.window,
+            slope=tuning.slope or published.slope,
+            length=published.length if tuning.length is None else tuning.length,
+            cap=tuning.cap or published.cap,
+        )
+        return Paper(parameters.scaled(len(sigmas) - 1), len(sigmas) - 1)
+    if mode == "adaptive":
+        lengths = step_lengths(sigmas, flow)
+        return Adaptive(tuning.tolerance, lengths, cfg, tuning.largest_gap)
+    return Exact()
