@@ -6,6 +6,7 @@ attributes, so isinstance checks and the attributes that a forward pass reads go
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,9 +39,14 @@ class Splitter:
         self._stand_ins = [stand_in(unit) for unit in self.layout.units]
         self._scratch: dict[int, Any] = {}  # what a unit returned in a full forward, as places
 
-    def record(self, forward: Forward) -> tuple[Any, Recording]:
-        """Run in full; the result and what each unit gave and took. Raises NotSplittable."""
+    def record(self, forward: Forward, last: int | None = None) -> tuple[Any, Recording]:
+        """Run in full; the result and what each unit gave and took, the boundary after `last` too.
+
+        Raises NotSplittable.
+        """
         recording = Recording()
+        places: dict[Any, torch.Tensor] = {}
+        self._scratch.clear()
 
         def watch(index: int, unit: Unit) -> Act:
             def act(*args: Any, **keywords: Any) -> Any:
@@ -48,7 +54,9 @@ class Splitter:
                 out = unit.module(*args, **keywords)
                 recording.taken(index, began)
                 recording.positions[index] = positions(out)
-                self._scratch[index] = placeholder(out)
+                self._scratch[index] = placeholder(out, places)
+                if index == last:
+                    recording.boundary = copied(out)
                 return out
 
             return act
@@ -117,15 +125,17 @@ class Splitter:
     @contextmanager
     def _swapped(self, acts: Mapping[int, Act]) -> Iterator[None]:
         units = self.layout.units
+        found = {index: units[index].current() for index in acts}
         try:
             for index, act in acts.items():
-                place = self._stand_ins[index]
+                unit, place = units[index], self._stand_ins[index]
+                unit.module = found[index]  # another may have replaced it since
                 place.__dict__["_act"] = act
-                units[index].holder._modules[units[index].key] = place
+                unit.holder._modules[unit.key] = place
             yield
         finally:
-            for index in acts:
-                units[index].holder._modules[units[index].key] = units[index].module
+            for index, module in found.items():
+                units[index].holder._modules[units[index].key] = module
                 self._stand_ins[index].__dict__["_act"] = None
 
 
@@ -135,6 +145,7 @@ class Recording:
     def __init__(self) -> None:
         self.order: list[int] = []
         self.positions: dict[int, int] = {}
+        self.boundary: Any = None
         self._marks: list[tuple[Any, Any]] = []
 
     def mark(self) -> Any:
@@ -171,8 +182,8 @@ def stand_in(unit: Unit) -> nn.Module:
     cls: Any = type(base.__name__, (base,), {"forward": forward, "__getattr__": missing})
     made: nn.Module = cls.__new__(cls)
     nn.Module.__init__(made)
-    hooks = vars(nn.Module()).keys()
-    made.__dict__.update({k: v for k, v in vars(original).items() if k not in hooks | {"forward"}})
+    own = {*vars(nn.Module()), "forward", "_compiled_call_impl"}
+    made.__dict__.update({k: v for k, v in vars(original).items() if k not in own})
     made.train(original.training)
     return made
 
@@ -182,9 +193,20 @@ def copied(value: Any) -> Any:
     return mapped(value, lambda tensor: tensor.clone())
 
 
-def placeholder(value: Any) -> Any:
-    """The structure of `value` with tensors of its sizes and nothing in them."""
-    return mapped(value, torch.zeros_like)
+def placeholder(value: Any, places: dict[Any, torch.Tensor]) -> Any:
+    """The structure of `value` with tensors that hold nothing, one in `places` for each size.
+
+    Who takes them for a value gets NaN.
+    """
+
+    def place(tensor: torch.Tensor) -> torch.Tensor:
+        key = (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if key not in places:
+            nothing = math.nan if tensor.is_floating_point() else 0
+            places[key] = torch.full_like(tensor, nothing)
+        return places[key]
+
+    return mapped(value, place)
 
 
 def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import nn
 
@@ -20,8 +20,9 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "MMDiT": ("double_layers", "single_layers"),
     "HiDreamImageTransformer2DModel": ("double_stream_blocks", "single_stream_blocks"),
     "OmniGen2Transformer2DModel": ("noise_refiner", "layers"),
+    "GeneralDIT": ("blocks",),
 }
-MIRRORED = {"HunYuanDiT"}
+MIRRORED = {"HunYuanDiT", "HunYuanDiTPlain"}
 LEAST_UNITS = 2
 
 
@@ -34,9 +35,13 @@ class Unit:
     name: str
 
     def __post_init__(self) -> None:
+        self.module = self.current()
+
+    def current(self) -> nn.Module:
+        """What the network has in this place now."""
         module = self.holder._modules[self.key]
         assert module is not None
-        self.module = module
+        return module
 
 
 @dataclass
@@ -49,11 +54,11 @@ class Layout:
 
 def layout(network: nn.Module) -> Layout:
     """Units and cuts of `network`. Raises NotSplittable."""
-    if hasattr(network, "_orig_mod"):
+    if hasattr(network, "_orig_mod") or getattr(network, "_compiled_call_impl", None):
         raise NotSplittable("the whole network is compiled by torch.compile")
     if hasattr(network, "output_blocks"):
-        made = _unet(network, network.input_blocks, network.middle_block, network.output_blocks)
-    elif hasattr(network, "up_blocks"):
+        made = _unet(network)
+    elif hasattr(network, "up_blocks") and hasattr(network, "mid_block"):
         made = _coarse_unet(network)
     else:
         made = _chain(network)
@@ -66,27 +71,29 @@ def _units(holder: nn.Module, name: str) -> list[Unit]:
     return [Unit(holder, key, f"{name}.{key}") for key in holder._modules]
 
 
-def _unet(network: nn.Module, down: nn.Module, middle: nn.Module, up: nn.Module) -> Layout:
+def _unet(network: nn.Module) -> Layout:
     """ComfyUI's U-Nets: their blocks are lists of layers, the layers are the units."""
-    blocks = [
-        *_blocks(down, "input_blocks"),
-        ("middle_block", middle),
-        *_blocks(up, "output_blocks"),
-    ]
-    units = [unit for name, block in blocks for unit in _units(block, name)]
-    sizes = [len(block._modules) for _, block in blocks]
-    n = len(down._modules)
-    return Layout(units, plan.u_shaped(sizes[:n], sizes[n], sizes[n + 1 :]))
+    down, up = _blocks(network, "input_blocks"), _blocks(network, "output_blocks")
+    middle = network._modules.get("middle_block")
+    inner = _units(middle, "middle_block") if middle is not None else []  # KOALA has none
+    units = [*chain(*down), *inner, *chain(*up)]
+    return Layout(units, plan.u_shaped([*map(len, down)], len(inner), [*map(len, up)]))
+
+
+def _blocks(network: nn.Module, name: str) -> list[list[Unit]]:
+    holder = network._modules[name]
+    assert holder is not None
+    return [_units(block, f"{name}.{key}") for key, block in holder.named_children()]
 
 
 def _coarse_unet(network: nn.Module) -> Layout:
     """diffusers' U-Nets: a level is a unit."""
     down, up = network._modules["down_blocks"], network._modules["up_blocks"]
     assert down is not None and up is not None
-    middle = [Unit(network, "mid_block", "mid_block")]
+    middle = [Unit(network, "mid_block", "mid_block")] if network.mid_block is not None else []
     units = [*_units(down, "down_blocks"), *middle, *_units(up, "up_blocks")]
     ones = [1] * len(down._modules)
-    return Layout(units, plan.u_shaped(ones, 1, [1] * len(up._modules)))
+    return Layout(units, plan.u_shaped(ones, len(middle), [1] * len(up._modules)))
 
 
 def _chain(network: nn.Module) -> Layout:
@@ -100,10 +107,6 @@ def _chain(network: nn.Module) -> Layout:
         units += _units(holder, name)
     cuts = plan.mirrored if family in MIRRORED else plan.chain
     return Layout(units, cuts(len(units)))
-
-
-def _blocks(holder: nn.Module, name: str) -> Iterable[tuple[str, nn.Module]]:
-    return [(f"{name}.{key}", block) for key, block in holder._modules.items() if block is not None]
 
 
 def _largest_list(network: nn.Module) -> tuple[str, ...]:
