@@ -20,11 +20,11 @@ FIRST_EXACT = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """What an exact step showed."""
+    """What an exact step showed; None for what it did not show."""
 
-    discrepancy: float = 0.0  # rel-MAE of the branches
-    guidance_drift: float = 0.0  # mean|difference of branches - the expected one|, a step
-    feature_drift: float = 0.0  # what one-step-old features change in a prediction, mean
+    discrepancy: float | None = None  # rel-MAE of the branches
+    guidance_drift: float | None = None  # mean|difference of branches - the expected one|, a step
+    feature_drift: float | None = None  # what foreseen features change in a prediction, mean
 
 
 class Policy(Protocol):
@@ -122,7 +122,7 @@ class Paper:
         """As the public code does it: the step after the one that ends the window is tau1 + 1."""
         if self.tau1 is not None:
             return
-        self._curve.append(seen.discrepancy)
+        self._curve.append(math.inf if seen.discrepancy is None else seen.discrepancy)
         window = self._parameters.window
         if len(self._curve) > window:
             slope = (self._curve[-window] - self._curve[-1]) / window
@@ -166,11 +166,13 @@ class Adaptive:
         self._tolerance, self._lengths, self._weight = tolerance, lengths, abs(cfg - 1.0)
         self._largest_gap, self._gap_now = largest_gap, 1
         self._guidance: float | None = None
-        self._features = 0.0
+        self._features: float | None = None
         self._exact_steps: list[int] = []
 
     def cost(self, step: int, gap: int) -> float:
         """Expected change of the latent by pipelining `step` after `gap` pipelined steps."""
+        if self._features is None or (self._guidance is None and self._weight > 0):
+            return math.inf
         drift = self._weight * (self._guidance or 0.0) * (gap + 1) + self._features
         return drift * self._lengths[step]
 
@@ -192,8 +194,10 @@ class Adaptive:
         self._features = _followed(self._features, seen.feature_drift)
 
 
-def _followed(old: float | None, new: float) -> float:
+def _followed(old: float | None, new: float | None) -> float | None:
     """Up at once, down by half of the way. What is not a number counts as boundless."""
+    if new is None:
+        return old
     if not math.isfinite(new):
         return math.inf
     return new if old is None or new > old else (old + new) / 2

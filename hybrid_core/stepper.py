@@ -20,6 +20,7 @@ from hybrid_core.stages.swap import mapped, tensors
 
 SAME_SIGMA = 1e-4  # relative
 UNEXPECTED_STEP = 0.5  # of a step's length; noise gives 1 and more, deterministic steps 0.02-0.4
+UNSEEN = -1.0  # in place of a measure that an exact step did not give
 SEVERAL_CALLS = "this sampler does not evaluate the model once a step"
 UNFORESEEN = (
     "the latents of this sampler cannot be foreseen from step to step "
@@ -117,8 +118,7 @@ class Stepper:
         can = self._in_a_row > FIRST_EXACT and not noisy and self._has_boundary()
         if can and self.policy.pipelined(self._step, self._gap):
             return Decision(True)
-        capture = self._in_a_row >= FIRST_EXACT - 1 and self.policy.captures(self._step)
-        return Decision(False, capture)
+        return Decision(False, capture=self.policy.captures(self._step))
 
     def _surprise(self, x: Tensor) -> Tensor:
         """mean|x - expected x| and mean|x - x before|; zeros where nothing was expected."""
@@ -155,9 +155,11 @@ class Stepper:
         if self._pending is None:
             return
         record, self._pending = self._pending[0], None
-        record.discrepancy, record.guidance_drift, record.feature_drift = numbers
+        seen = Seen(*(None if number == UNSEEN else number for number in numbers))
+        record.discrepancy = seen.discrepancy
+        record.guidance_drift, record.feature_drift = seen.guidance_drift, seen.feature_drift
         if record.step is not None:
-            self.policy.saw_exact(record.step, Seen(*numbers))
+            self.policy.saw_exact(record.step, seen)
 
     def _has_boundary(self) -> bool:
         assert self._step is not None
@@ -170,8 +172,8 @@ class Stepper:
         if self._step is None:
             return
         own = discrepancy.prediction(self._x, cond, self._sigma)
-        zero = own.new_zeros((), dtype=torch.float32)
-        seen = [zero, zero, self._feature_drift(own, boundary)]
+        unseen = own.new_full((), UNSEEN, dtype=torch.float32)
+        seen = [unseen, unseen, self._feature_drift(own, boundary)]
         if uncond is not None:
             other = discrepancy.prediction(self._x, uncond, self._sigma)
             seen[0] = discrepancy.rel_mae(own, other, self._mask)
@@ -185,7 +187,7 @@ class Stepper:
         """Drift a step from what was expected; afterwards `new` is what is expected."""
         known, step = self._past.differences, self._step
         assert step is not None
-        drift = new.new_zeros((), dtype=torch.float32)
+        drift = new.new_full((), UNSEEN, dtype=torch.float32)
         if known:
             gap = step - known[-1][0]
             drift = discrepancy.mean((new - self._difference(step)).abs(), self._mask) / gap
@@ -212,17 +214,17 @@ class Stepper:
         The prediction's change over the last step, times the share of the boundary's change that
         its forecast misses.
         """
-        zero = own.new_zeros((), dtype=torch.float32)
+        unseen = own.new_full((), UNSEEN, dtype=torch.float32)
         forecast = self.forecast()
         if boundary is None or forecast is None or self._past.prediction is None:
-            return zero
+            return unseen
         (before, old), (at, known) = self._past.prediction, self._past.boundaries[-1]
         if not before == at == (self._step or 0) - 1 or structure(known) != structure(boundary):
-            return zero
+            return unseen
         missed = discrepancy.difference(tensors(boundary), tensors(forecast))
         moved = discrepancy.difference(tensors(boundary), tensors(known))
         change = discrepancy.mean((own - old).abs(), self._mask)
-        return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), zero)
+        return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), moved)
 
     def _keep_prediction(self, own: Tensor) -> None:
         assert self._step is not None

@@ -106,7 +106,7 @@ class Parallelism:
         if staging is not None:
             if staging.recording:
                 staging.recorded(run.worker_speed if run is not None else 1.0)
-                if staging.cut is not None:
+                if staging.cut is not None and not staging.recording:
                     self._cuts[self._cut_key] = staging.cut
             boundary = self._named(theirs) if self._mixes and theirs else staging.taken
         self.stepper.saw_exact(cond, uncond, boundary or None)

@@ -51,7 +51,6 @@ class Staging:
         self._network = network
         self._first = Splitter(network)
         self._splitters: dict[str, Splitter] = {}
-        self._planned: Cut | None = None
         self._seconds: list[float] = []
         self._recorded = 0
         self._known = known
@@ -74,26 +73,35 @@ class Staging:
         return self._recorded < (1 if self._known is not None else RECORDED)
 
     def record(self, key: str, forward: Forward) -> Any:
-        """In full; remembers the blocks' sizes and times. Raises NotSplittable."""
+        """In full; remembers the blocks' sizes and times, and the boundary of the planned cut.
+
+        Raises NotSplittable.
+        """
         splitter = self._splitters.setdefault(key, Splitter(self._network))
-        result, recording = splitter.record(forward)
+        last = self.cut.last if self.cut is not None else None
+        result, recording = splitter.record(forward, last)
+        if recording.boundary is not None:
+            self.taken[key] = recording.boundary
         seconds = recording.seconds()
         if splitter is next(iter(self._splitters.values())):
             self._seconds = [*map(min, zip(seconds, self._seconds or seconds, strict=True))]
-            if self._planned is None:
+            if self.cut is None:
                 costs = [
                     splitter.weights(index) * recording.positions[index]
                     for index in range(len(seconds))
                 ]
-                self._planned = plan.balanced(splitter.layout.cuts, costs)
+                self.cut = plan.balanced(splitter.layout.cuts, costs)
         return result
 
     def recorded(self, worker_speed: float) -> None:
-        """After an evaluation that was recorded: settle the cut when enough was seen."""
+        """After a recorded evaluation: the cut follows the clock where that is worth it."""
         self._recorded += 1
-        if self.cut is None and self._planned is not None and not self.recording:
-            cuts = self._first.layout.cuts
-            self.cut = plan.rebalanced(cuts, self._planned, self._seconds, worker_speed)
+        if self.cut is None or self.recording or self._known is not None:
+            return
+        cuts = self._first.layout.cuts
+        settled = plan.rebalanced(cuts, self.cut, self._seconds, worker_speed)
+        if settled != self.cut:
+            self.cut, self.taken = settled, {}
 
     def capture(self, key: str, forward: Forward) -> Any:
         """In full; leaves the boundary in `taken`. Raises NotSplittable."""

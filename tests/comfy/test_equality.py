@@ -155,5 +155,6 @@ def test_second_run_with_the_same_model_reloads_nothing(demo, session):
 
 
 def test_unknown_mode_is_an_error_that_lists_the_modes(demo):
-    with pytest.raises(ConfigError, match="mode is 'fast', expected one of adaptive, paper, exact, off"):
+    expected = "mode is 'fast', expected one of adaptive, paper, exact, off"
+    with pytest.raises(ConfigError, match=expected):
         attach(demo["unet"], "fast", quiet)

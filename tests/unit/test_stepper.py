@@ -1,0 +1,179 @@
+"""The course of a run on a sampler and a model that are known by formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybrid_core.config import Tuning
+from hybrid_core.policy import Adaptive, Paper, PaperParameters, policy_for, step_lengths
+from hybrid_core.report import Report, kinds
+from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
+
+STEPS = 20
+SIGMAS = [1 - i / STEPS for i in range(STEPS + 1)]
+SHAPE = (2, 4, 8, 8)
+
+
+class Branches:
+    """Two velocity fields whose difference is a line in sigma; boundaries are the latent."""
+
+    def __init__(self, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.base, self.apart, self.tilt = (torch.randn(SHAPE, generator=generator) for _ in "123")
+
+    def cond(self, x, sigma):
+        return x - sigma * (self.base + 0.1 * x)
+
+    def uncond(self, x, sigma):
+        return self.cond(x, sigma) + sigma * 0.1 * (self.apart + sigma * self.tilt)
+
+
+def run(stepper, noise=0.0, calls=1, cfg=5.0, guided=True):
+    """Euler steps; the latent at the end and the latents that stage A was asked for."""
+    branches, x, asked = Branches(), torch.randn(SHAPE), []
+    for step in range(STEPS):
+        sigma = torch.full((SHAPE[0],), SIGMAS[step])
+        for _ in range(calls):
+            decision = stepper.begin(x, sigma)
+            cond = branches.cond(x, SIGMAS[step])
+            if decision.pipelined:
+                assert stepper.forecast() is not None
+                ahead = stepper.ahead()
+                if ahead is not None:
+                    asked.append((ahead[2], ahead[0]))
+                    stepper.keep_boundary(ahead[2], {"a": ahead[0]})
+                uncond = stepper.saw_pipelined(cond)
+            else:
+                uncond = branches.uncond(x, SIGMAS[step]) if guided else None
+                stepper.saw_exact(cond, uncond, {"a": x} if decision.capture else None)
+        denoised = cond if uncond is None else uncond + cfg * (cond - uncond)
+        before = x
+        x = x + (x - denoised) / SIGMAS[step] * (SIGMAS[step + 1] - SIGMAS[step])
+        x = x + noise * torch.randn(SHAPE) * (x - before).abs().mean()
+    return x, asked
+
+
+def adaptive(tolerance=0.05, **more):
+    return Stepper(Adaptive(tolerance, step_lengths(SIGMAS, True), 5.0), SIGMAS, **more)
+
+
+def test_a_difference_that_is_a_line_is_continued_without_error():
+    torch.manual_seed(1)
+    exact, _ = run(Stepper(policy_for("exact", Tuning(), SIGMAS, True, 5.0), SIGMAS))
+    torch.manual_seed(1)
+    stepper = adaptive()
+    seen, _ = run(stepper)
+    assert kinds(stepper.records).count("p") >= 8
+    assert torch.allclose(seen, exact, atol=1e-4)
+
+
+def test_stage_a_is_asked_for_where_the_next_step_will_be():
+    torch.manual_seed(1)
+    stepper = adaptive()
+    _, asked = run(stepper)
+    assert asked
+    for step, latent in asked:
+        assert kinds(stepper.records)[step] == "p"
+        assert latent.shape == SHAPE
+
+
+def test_without_look_ahead_stage_a_is_a_step_old():
+    torch.manual_seed(1)
+    stepper, latents = adaptive(look_ahead=False), []
+    original = stepper.begin
+    stepper.begin = lambda x, sigma: (latents.append(x), original(x, sigma))[1]
+    _, asked = run(stepper)
+    assert asked
+    for step, latent in asked:
+        assert torch.equal(latent, latents[step - 1])
+
+
+def test_noise_between_steps_is_noticed():
+    stepper = adaptive(tolerance=1e9)
+    run(stepper, noise=2.0)
+    assert "p" not in kinds(stepper.records)
+    assert stepper.obstacle == UNFORESEEN
+
+
+def test_several_calls_a_step_are_noticed():
+    stepper = adaptive(tolerance=1e9)
+    run(stepper, calls=2)
+    assert "p" not in kinds(stepper.records)
+    assert stepper.obstacle == SEVERAL_CALLS
+
+
+def test_a_calm_run_has_no_obstacle():
+    stepper = adaptive()
+    run(stepper)
+    assert stepper.obstacle is None
+
+
+def test_sigmas_off_the_schedule_are_exact():
+    stepper, x = adaptive(tolerance=1e9), torch.randn(SHAPE)
+    for step in range(10):
+        decision = stepper.begin(x, torch.full((2,), SIGMAS[step] + 0.01))
+        assert not decision.pipelined and not decision.capture
+        stepper.saw_exact(x, x * 0.5)
+    assert [record.step for record in stepper.records] == [None] * 10
+
+
+def test_one_branch_is_pipelined_by_its_features():
+    torch.manual_seed(1)
+    policy = Adaptive(0.05, step_lengths(SIGMAS, True), 1.0)
+    stepper = Stepper(policy, SIGMAS)
+    run(stepper, guided=False)
+    found = kinds(stepper.records)
+    assert found.startswith("EEE") and "p" in found
+    first = found.index("p")
+    assert stepper.records[first - 1].feature_drift > 0
+    assert all(record.guidance_drift is None for record in stepper.records)
+
+
+def test_paper_returns_one_prediction_for_both_branches():
+    policy = Paper(PaperParameters(window=3, slope=10.0, length=4, cap=6), STEPS)
+    stepper, x = Stepper(policy, SIGMAS, look_ahead=False), torch.randn(SHAPE)
+    branches, same = Branches(), []
+    for step in range(STEPS):
+        sigma = torch.full((2,), SIGMAS[step])
+        decision = stepper.begin(x, sigma)
+        cond = branches.cond(x, SIGMAS[step])
+        if decision.pipelined:
+            same.append(torch.equal(stepper.saw_pipelined(cond), cond))
+            stepper.keep_boundary(step + 1, {"a": x})
+        else:
+            stepper.saw_exact(cond, branches.uncond(x, SIGMAS[step]), {"a": x})
+        x = x + (x - cond) / SIGMAS[step] * (SIGMAS[step + 1] - SIGMAS[step])
+    assert same == [True] * len(same) and same
+    assert policy.tau2 - policy.tau1 == 4
+
+
+def test_a_latent_that_is_not_finite_is_evaluated_in_full():
+    stepper = adaptive(tolerance=1e9)
+    torch.manual_seed(1)
+    x = torch.randn(SHAPE)
+    for step in range(STEPS):
+        if step == 8:
+            x = x * float("nan")
+        decision = stepper.begin(x, torch.full((2,), SIGMAS[step]))
+        assert not (step >= 8 and decision.pipelined)
+        if decision.pipelined:
+            stepper.saw_pipelined(x * 0.9)
+        else:
+            stepper.saw_exact(x * 0.9, x * 0.8, {"a": x})
+        x = x * (SIGMAS[step + 1] + 0.1) / (SIGMAS[step] + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "ideal"),
+    [
+        ({"partitioned": 50}, 2.0),
+        ({"partitioned": 45, "pipelined": 5}, 100 / 47.5),
+        ({"partitioned": 30, "pipelined": 20}, 2.5),
+        ({"local": 10}, 1.0),
+        ({"single": 10, "pipelined": 10}, 20 / 15),
+        ({}, 1.0),
+    ],
+)
+def test_ideal_ratio_is_step_arithmetic(counts, ideal):
+    assert Report(**counts).ideal == pytest.approx(ideal)
