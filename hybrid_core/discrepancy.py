@@ -37,11 +37,12 @@ def rel_mae(cond: Tensor, uncond: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.where(difference == 0, difference, difference / scale)
 
 
-def projection(change: Tensor, slope: Tensor) -> Tensor:
-    """The share of `slope` that is in `change`, least squares, held within 0..1."""
-    change, slope = change.float(), slope.float()
-    share = (change * slope).sum() / (slope * slope).sum().clamp_min(1e-30)
-    return share.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+def projection(changes: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """The share of `slopes` that is in `changes`, least squares, held within 0..1."""
+    pairs = [(c.float(), s.float()) for c, s in zip(changes, slopes, strict=True)]
+    common = torch.stack([(c * s).sum() for c, s in pairs]).sum()
+    length = torch.stack([(s * s).sum() for _, s in pairs]).sum()
+    return (common / length.clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
 
 
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -79,6 +79,7 @@ class Stepper:
         self._past = _Past()
         self._expected_x: Tensor | None = None
         self._share: Tensor | None = None  # of the difference's slope that goes on
+        self._feature_share: Tensor | None = None  # of the boundary's
         self._pending: tuple[StepRecord, Tensor] | None = None
         self._x: Tensor | None = None
         self._sigma: Tensor | None = None
@@ -105,7 +106,8 @@ class Stepper:
         self._x, self._sigma = x, sigma
         followed = self._follow(numbers[0])
         self.records.append(StepRecord(self._step, numbers[0]))
-        noisy = not numbers[1] <= UNEXPECTED_STEP * numbers[2]
+        # without guidance a pipelined step leaves the course by itself, and nothing is foreseen
+        noisy = self.policy.guided and not numbers[1] <= UNEXPECTED_STEP * numbers[2]
         self._expected_x = None
         if self._step is None:
             return Decision(False)
@@ -193,7 +195,7 @@ class Stepper:
             drift = discrepancy.mean((new - self._difference(step)).abs(), self._mask) / gap
             if len(known) > 1:
                 slope = self._slope() * gap
-                self._share = discrepancy.projection(new - known[-1][1], slope)
+                self._share = discrepancy.projection([new - known[-1][1]], [slope])
         self._past.differences = [*known[-1:], (step, new)]
         return drift
 
@@ -222,6 +224,10 @@ class Stepper:
         if not before == at == (self._step or 0) - 1 or structure(known) != structure(boundary):
             return unseen
         missed = discrepancy.difference(tensors(boundary), tensors(forecast))
+        slopes = self._feature_slopes()
+        if slopes is not None:
+            changes = [a - b for a, b in zip(tensors(boundary), tensors(known), strict=True)]
+            self._feature_share = discrepancy.projection(changes, slopes)
         moved = discrepancy.difference(tensors(boundary), tensors(known))
         change = discrepancy.mean((own - old).abs(), self._mask)
         return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), moved)
@@ -235,20 +241,30 @@ class Stepper:
         self._past.boundaries = [*self._past.boundaries[-1:], (step, boundary)]
 
     def forecast(self) -> Any | None:
-        """The boundary for this step: received for it, or the last ones continued."""
+        """The boundary for this step: received for it, or the last one, continued where that helps.
+
+        None when there is none of this step or the one before.
+        """
         known, step = self._past.boundaries, self._step
         if not known or step is None or known[-1][0] < step - 1:
             return None
         at, last = known[-1]
-        if at == step or not self._look_ahead or len(known) < 2:
+        slopes = None if at == step or not self._look_ahead else self._feature_slopes()
+        if slopes is None or self._feature_share is None:
             return last
-        before, first = known[0]
-        if before != at - 1 or structure(first) != structure(last):
-            return last
+        share, left = self._feature_share, iter(slopes)
+        return mapped(last, lambda tensor: tensor + next(left) * share.to(tensor))
+
+    def _feature_slopes(self) -> list[Tensor] | None:
+        """What the boundary's latest change makes of this step's, tensor by tensor."""
+        if len(self._past.boundaries) < 2:
+            return None
+        (before, first), (at, last) = self._past.boundaries
+        if before != at - 1 or self._step != at + 1 or structure(first) != structure(last):
+            return None
         sigma = self._sigmas
-        share = (sigma[step] - sigma[at]) / (sigma[at] - sigma[before])
-        others = iter(tensors(first))
-        return mapped(last, lambda tensor: tensor + (tensor - next(others)) * share)
+        factor = (sigma[at + 1] - sigma[at]) / (sigma[at] - sigma[before])
+        return [(b - a) * factor for a, b in zip(tensors(first), tensors(last), strict=True)]
 
     def ahead(self) -> tuple[Tensor, Tensor, int] | None:
         """Where the next step's stage A is to be evaluated: latent, sigma, its step.

@@ -78,7 +78,7 @@ class Evaluator:
             return self._evaluate(fields, tensors, None), None
         last, taken = wire.whole_number(dict(fields), "last"), {}
 
-        def capture(key: str, forward: Any) -> Any:
+        def capture(key: str, _: torch.Tensor, forward: Any) -> Any:
             result, taken[key] = self._splitter().capture(forward, last)
             return result
 
@@ -89,9 +89,9 @@ class Evaluator:
         """The boundaries after unit "last", as a tree over the list."""
         last, taken = wire.whole_number(dict(fields), "last"), {}
 
-        def stop(key: str, forward: Any) -> Any:
+        def stop(key: str, x: torch.Tensor, forward: Any) -> Any:
             taken[key] = self._splitter().stage_a(forward, last)
-            return tensors[0].to(self._device)  # nobody looks at it
+            return x  # nobody looks at it
 
         self._evaluate(fields, tensors, stop)
         found: list[torch.Tensor] = []

@@ -31,7 +31,8 @@ class Parallelism:
         self.obstacle: str | None = None
         self._cuts, self._cut_key = cuts, cut_key
         self._staging: Staging | None = None
-        self._asked: tuple[int, int, float] | None = None  # request, its step, own seconds
+        self._asked: tuple[int, int] | None = None  # request for stage A, the step it is for
+        self._own_seconds = 0.0  # of the latest stage B
         self._mixes = not stepper.policy.guided
 
     @property
@@ -49,8 +50,8 @@ class Parallelism:
     def _take_in(self, run: Run | None, x: torch.Tensor) -> None:
         if self._asked is None:
             return
-        (number, step, own_seconds), self._asked = self._asked, None
-        boundary = None if run is None else run.collect_stage(number, own_seconds, x)
+        (number, step), self._asked = self._asked, None
+        boundary = None if run is None else run.collect_stage(number, self._own_seconds, x)
         if boundary is not None:
             self.stepper.keep_boundary(step, self._named(boundary))
 
@@ -82,7 +83,7 @@ class Parallelism:
         return options
 
     def _guarded(self, task: Any) -> Any:
-        def each(key: str, forward: Any) -> Any:
+        def each(key: str, _: torch.Tensor, forward: Any) -> Any:
             try:
                 return task(key, forward)
             except NotSplittable as error:
@@ -138,12 +139,12 @@ class Parallelism:
             except NotPartitionable as error:
                 self.obstacle = str(error)
                 return None
+            if number is not None:
+                self._asked = number, ahead[2]
         since = time.monotonic()
         finishing = with_each_forward(options, staging.finishing(boundary))
         out: list[torch.Tensor] = executor(model, branches[0], x, sigma, finishing)
-        own_seconds = time.monotonic() - since
-        if ahead is not None and number is not None:
-            self._asked = number, ahead[2], own_seconds
+        self._own_seconds = own_seconds = time.monotonic() - since
         run.report.pipelined += 1
         run.report.own_stage_seconds += own_seconds
         index = next(i for i, cond in enumerate(branches[0]) if cond is not None)

@@ -65,7 +65,7 @@ class Partition:
     ) -> list[torch.Tensor]:
         """What ComfyUI's calc_cond_batch returns: denoised latents, one of x's shape a branch."""
         count = sum(cond is not None for cond in conds)
-        staged = self._staged(count, options)
+        staged = self._staged(count)
         if count < 2 and staged is None:
             self.report.single += 1
             return executor(model, conds, x, sigma, options)  # type: ignore[no-any-return]
@@ -150,13 +150,11 @@ class Partition:
         self.report.local_seconds += time.monotonic() - since
         return out
 
-    def _staged(self, count: int, options: dict[str, Any]) -> Parallelism | None:
+    def _staged(self, count: int) -> Parallelism | None:
         """The Parallelism stage, if this evaluation is one of its run's steps."""
         staged = self._parallelism
         if staged is None or staged.obstacle is not None or self._local:
             return None
-        if options.get("context_handler") is not None:
-            staged.obstacle = "context windows evaluate several parts of a latent in one step"
         if count > 2:
             staged.obstacle = "this guider evaluates more than two branches"
         expected = 1 if self._one_branch else 2

@@ -15,7 +15,7 @@ from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import Splitter
 
 Forward = Callable[[], Any]
-Each = Callable[[str, Forward], Any]
+Each = Callable[[str, torch.Tensor, Forward], Any]  # name, input, the forward itself
 Boundaries = dict[str, Any]
 SAME_RESULT = 1e-3  # relative; kernels may be chosen anew, a lost connection is of order 1
 RECORDED = 2  # forwards whose blocks are timed
@@ -34,7 +34,8 @@ def with_each_forward(options: Mapping[str, Any], each: Each) -> dict[str, Any]:
         transformer_options = keywords.get("transformer_options")
         if transformer_options is None:
             transformer_options = args[4] if len(args) > 4 else {}
-        return each(chunk_key(x, transformer_options), lambda: executor(x, *args, **keywords))
+        key = chunk_key(x, transformer_options)
+        return each(key, x, lambda: executor(x, *args, **keywords))
 
     wrappers = {WrappersMP.APPLY_MODEL: {WRAPPER_KEY: [apply_model]}}
     transformer_options = {**options.get("transformer_options", {})}
@@ -129,7 +130,7 @@ class Staging:
     def finishing(self, boundaries: Boundaries) -> Each:
         """Stage B where there is a boundary that fits, in full elsewhere."""
 
-        def finish(key: str, forward: Forward) -> Any:
+        def finish(key: str, _: torch.Tensor, forward: Forward) -> Any:
             splitter, boundary = self._splitters.get(key), boundaries.get(key)
             if splitter is None or self.cut is None or not splitter.fits(self.cut, boundary):
                 return forward()

@@ -10,6 +10,7 @@ from comfy.samplers import CFGGuider
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import Session
+from hybrid_core.config import Tuning
 from nodes import common_ksampler
 
 POSITIVE = "large red circle, left, sky, plain"
@@ -62,10 +63,12 @@ def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
 class Watched:
     """An attached model that keeps what was announced and the reports of its runs."""
 
-    def __init__(self, model: Any, session: Session, mode: str = "exact"):
+    def __init__(self, model: Any, session: Session, mode: str = "exact", **tuning: Any):
         self.announced: list[str] = []
         self.reports: list[Any] = []
-        self.model = attach(model, mode, self.announced.append, session, self.reports.append)
+        self.model = attach(
+            model, mode, self.announced.append, session, self.reports.append, Tuning(**tuning)
+        )
 
 
 def bring_up(session: Session, model: Any) -> None:

@@ -65,11 +65,13 @@ def test_prediction_is_epsilon_and_velocity():
 
 def test_projection():
     slope = torch.randn(1, 4, 8, 8)
-    assert projection(0.3 * slope, slope).item() == pytest.approx(0.3, abs=1e-5)
-    assert projection(-slope, slope).item() == 0
-    assert projection(5 * slope, slope).item() == 1
-    assert projection(slope, torch.zeros_like(slope)).item() == 0
-    assert projection(slope * math.nan, slope).item() == 0
+    assert projection([0.3 * slope], [slope]).item() == pytest.approx(0.3, abs=1e-5)
+    assert projection([-slope], [slope]).item() == 0
+    assert projection([5 * slope], [slope]).item() == 1
+    assert projection([slope], [torch.zeros_like(slope)]).item() == 0
+    assert projection([slope * math.nan], [slope]).item() == 0
+    pair = [slope, torch.zeros(3)]
+    assert projection([slope / 2, torch.ones(3)], pair).item() == pytest.approx(0.5, abs=1e-5)
 
 
 def test_difference_sums_over_pairs():

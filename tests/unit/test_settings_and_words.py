@@ -103,7 +103,7 @@ RANKS = [
     ("transport",),
     ("worker",),
     ("stages", "discrepancy", "stepper", "report", "run"),
-    ("comfy_bridge",),
+    ("comfy_bridge", "diffusers_bridge"),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}
 WITHOUT_TORCH = (

@@ -1,0 +1,199 @@
+"""Speed against fidelity: every mode on the demo models, against the exact image.
+
+    python dev.py bench frontier [--json] [--model WORD] [--pairs 64] [--others 16]
+
+Two cores are two devices. Each prompt/seed pair is sampled by KSampler (one process, one core) and
+by every arm (a process on each core), one after the other: ratios are of the summed times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import math
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+os.environ.setdefault("HYBRID_KSAMPLER_DEVICE", "cpu:1")
+sys.path.insert(0, os.environ["COMFYUI_DIR"])
+sys.path.append(os.path.abspath("."))
+
+import torch
+from comfy.cli_args import args
+
+args.cpu = True
+
+from skimage.metrics import structural_similarity
+
+from benchmarks.exact import on_cores
+from benchmarks.report import Row, progress, publish
+from demo import classifier, pictures
+from demo.evaluate import prompt
+from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge.attach import attach
+from hybrid_core.comfy_bridge.session import SESSION
+from hybrid_core.config import Tuning
+from hybrid_core.report import Report, kinds
+from nodes import common_ksampler
+
+STEPS, CFGS, SAMPLERS = (20, 30, 50), (5.0, 7.5), ("euler", "dpmpp_2m", "ddim")
+SCHEDULER = "normal"
+LENGTHS = (5, 10, 20, 30)  # k of mode paper, as published for 50 steps
+TOLERANCES = (0.0005, 0.001, 0.002, 0.004, 0.008)
+MOST_DB = 99.0  # of images that are equal
+ARMS: list[tuple[str, Row, Tuning]] = [
+    ("exact", {}, Tuning()),
+    *(("paper", {"k": k}, Tuning(length=k)) for k in LENGTHS),
+    *(("adaptive", {"tolerance": tol}, Tuning(tolerance=tol)) for tol in TOLERANCES),
+]
+
+
+@dataclass
+class Taken:
+    """What one arm did over the pairs of a row."""
+
+    seconds: list[float] = field(default_factory=list)
+    images: list[torch.Tensor] = field(default_factory=list)
+    latents: list[torch.Tensor] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench frontier", description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--model", default="", help="only models with this word in their name")
+    parser.add_argument("--pairs", type=int, default=64, help="for euler at cfg 5")
+    parser.add_argument("--others", type=int, default=16, help="for every other row")
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    on_cores({0})
+    SESSION.busy = lambda: True  # from the first arm to the last
+    rows: list[Row] = []
+    for kind in demo_models.KINDS:
+        if arguments.model not in kind:
+            continue
+        model = demo_models.load_model(kind)
+        with torch.inference_mode():
+            if not SESSION.bring_up(model, 300):
+                raise RuntimeError(f"{kind}: the worker did not come up")
+        for steps, cfg, sampler in itertools.product(STEPS, CFGS, SAMPLERS):
+            usual = (sampler, cfg) == ("euler", 5.0)
+            count = arguments.pairs if usual else arguments.others
+            rows += measure(kind, model, steps, cfg, sampler, count)
+    publish("frontier", rows)
+    SESSION.stop()
+
+
+def measure(kind: str, model: Any, steps: int, cfg: float, sampler: str, count: int) -> list[Row]:
+    """All arms of one setting."""
+    judge = classifier.load()
+    labels = pictures.random_labels(count, torch.Generator().manual_seed(11))
+    taken = [Taken() for _ in ARMS]
+    attached = [
+        attach(model, mode, progress, on_report=one.reports.append, tuning=tuning)
+        for (mode, _, tuning), one in zip(ARMS, taken, strict=True)
+    ]
+    plain = Taken()
+    for seed, row in enumerate(labels):
+        conds = demo_models.conditioning(kind, prompt(row)), demo_models.conditioning(kind, "")
+        arms = [(model, plain), *zip(attached, taken, strict=True)]
+        for patcher, one in arms:
+            since = time.perf_counter()
+            latent = sample(patcher, seed, steps, cfg, sampler, *conds)
+            one.seconds.append(time.perf_counter() - since)
+            one.latents.append(latent)
+            one.images.append(
+                torch.nn.functional.pixel_shuffle(latent, demo_models.PATCH).clamp(-1, 1)
+            )
+    common = {"model": f"demo {kind}", "steps": steps, "cfg": cfg, "sampler": sampler}
+    common |= {"scheduler": SCHEDULER, "pairs": count}
+    rows = [
+        {**common, "arm": "ksampler", "ratio": 1.0, "ideal": 1.0, **accuracy(judge, plain, labels)}
+    ]
+    for (mode, settings, _), one in zip(ARMS, taken, strict=True):
+        row = {
+            **common,
+            "arm": mode,
+            **settings,
+            **fidelity(one, plain),
+            **speed(one, plain, steps),
+        }
+        rows.append(row | accuracy(judge, one, labels))
+        progress(" ".join(f"{key}={value}" for key, value in rows[-1].items()))
+    return rows
+
+
+def sample(
+    model: Any, seed: int, steps: int, cfg: float, sampler: str, positive: Any, negative: Any
+) -> torch.Tensor:
+    """Final latent, (1, 48, 16, 16)."""
+    latent = {"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 8}
+    with torch.inference_mode():
+        (out,) = common_ksampler(
+            model, seed, steps, cfg, sampler, SCHEDULER, positive, negative, latent
+        )
+    return out["samples"].clone()
+
+
+def fidelity(one: Taken, plain: Taken) -> Row:
+    """Against KSampler's image: PSNR in dB, SSIM, relative error of the latent; means."""
+    noise = [psnr(a, b) for a, b in zip(one.images, plain.images, strict=True)]
+    alike = [
+        structural_similarity(
+            a[0].numpy(), b[0].numpy(), channel_axis=0, data_range=2.0, gaussian_weights=True,
+            sigma=1.5, use_sample_covariance=False,
+        )
+        for a, b in zip(one.images, plain.images, strict=True)
+    ]  # fmt: skip
+    error = [
+        float((a - b).norm() / b.norm()) for a, b in zip(one.latents, plain.latents, strict=True)
+    ]
+    return {
+        "psnr_db": round(statistics.mean(noise), 2),
+        "psnr_min_db": round(min(noise), 2),
+        "ssim": round(statistics.mean(map(float, alike)), 5),
+        "latent_error": float(f"{statistics.mean(error):.3g}"),
+    }
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """In dB, of images in -1..1."""
+    error = float((a - b).double().pow(2).mean())
+    return MOST_DB if error == 0 else min(MOST_DB, 10 * math.log10(4 / error))
+
+
+def speed(one: Taken, plain: Taken, steps: int) -> Row:
+    """Ratio of the summed times, step arithmetic, and what the steps were."""
+    reports = one.reports
+    if any(report.local or len(report.reasons) for report in reports):
+        words = next(r.line() for r in reports if r.local or r.reasons)
+        progress(f"note: {words}")
+    by_pair = [a / b for a, b in zip(plain.seconds, one.seconds, strict=True)]
+    spent = sum(report.partitioned + report.pipelined / 2 for report in reports)
+    pipelined = [report.pipelined for report in reports]
+    return {
+        "ratio": round(sum(plain.seconds) / sum(one.seconds), 3),
+        "ratio_min": round(min(by_pair), 3),
+        "ratio_max": round(max(by_pair), 3),
+        "ideal": round(2 * steps * len(reports) / spent, 3),
+        "pipelined": round(statistics.mean(pipelined), 2),
+        "shared": sum(report.local == 0 for report in reports),
+        "first": kinds(reports[0].steps),
+    }
+
+
+def accuracy(judge: classifier.Classifier, one: Taken, labels: torch.Tensor) -> Row:
+    """Share of the prompt's words that the pictures show, in percent."""
+    with torch.no_grad():
+        seen = judge.accuracy(torch.cat(one.images), labels)
+    return {"accuracy": round(100 * statistics.mean(seen.values()), 2)}
+
+
+if __name__ == "__main__":
+    main()

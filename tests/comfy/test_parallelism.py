@@ -1,0 +1,329 @@
+"""The Parallelism stage: where it runs, what it gives, and that nothing is lost by it."""
+
+from __future__ import annotations
+
+import math
+
+import comfy.context_windows
+import comfy.model_management
+import pytest
+import torch
+from comfy.samplers import KSampler
+from helpers import Watched, bring_up, empty_latent, relative, sample
+
+from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
+from hybrid_core.policy import Paper, PaperParameters, Seen
+from hybrid_core.report import kinds
+from hybrid_core.stages.swap import Splitter
+from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN
+from hybrid_core.transport.host_arena import HostArena
+
+KINDS = list(demo_models.KINDS)
+FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule
+CLOSE = 0.2  # relative, of latents that a fixed schedule is to leave alike
+EQUAL = 1e-4
+UNSAFE = {
+    "heun": SEVERAL_CALLS, "dpm_2": SEVERAL_CALLS, "dpmpp_sde": SEVERAL_CALLS,
+    "euler_ancestral": UNFORESEEN, "dpmpp_2m_sde": UNFORESEEN, "lcm": UNFORESEEN,
+}  # fmt: skip
+
+
+def pipelined(demo, session, kind, mode="adaptive", tuning=None, **settings):
+    """Latents and report of a run in which every step was shared, and KSampler's latents."""
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, mode, **(FREE if tuning is None else tuning))
+    sample(watched.model, kind, **{**settings, "steps": 3})  # settles the cut
+    watched.reports.clear()
+    seen = sample(watched.model, kind, **{"steps": 12, "cfg": 2.0, **settings})
+    (report,) = watched.reports
+    assert watched.announced == []
+    assert report.local == 0 and report.reasons == []
+    assert torch.isfinite(seen).all()
+    return seen, sample(demo[kind], kind, **{"steps": 12, "cfg": 2.0, **settings}), report
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m", "res_multistep"])
+def test_adaptive_pipelines_samplers_that_call_once_a_step(demo, session, kind, sampler, batch):
+    seen, expected, report = pipelined(
+        demo, session, kind, sampler=sampler, scheduler="simple", latent=empty_latent(batch)
+    )
+    assert kinds(report.steps).startswith("EEEp")
+    assert report.pipelined >= 5 and report.partitioned + report.pipelined == 12
+    assert relative(seen, expected) < CLOSE
+    assert not torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_tolerance_is_mode_exact(demo, session, kind):
+    seen, expected, report = pipelined(demo, session, kind, tuning={"tolerance": 0.0})
+    assert report.partitioned == 12 and report.pipelined == 0
+    assert relative(seen, expected) < EQUAL
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lower_tolerance_is_closer(demo, session, kind):
+    errors, counts = [], []
+    for tolerance in (1e-4, 4e-3, 1e9):
+        seen, expected, report = pipelined(
+            demo, session, kind, tuning={"tolerance": tolerance}, steps=30
+        )
+        errors.append(relative(seen, expected))
+        counts.append(report.pipelined)
+    assert counts == sorted(counts) and counts[0] < counts[-1]
+    assert errors[0] <= errors[1] <= errors[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", UNSAFE)
+def test_samplers_that_are_not_safe_run_exact_and_say_why_once(demo, session, kind, sampler):
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    seen = sample(watched.model, kind, sampler=sampler, steps=12, cfg=2.0)
+    (report,) = watched.reports
+    assert report.pipelined == 0 and report.local == 0
+    (said,) = watched.announced
+    assert UNSAFE[sampler] in said
+    assert relative(seen, sample(demo[kind], kind, sampler=sampler, steps=12, cfg=2.0)) < EQUAL
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_run_gives_the_same_bits(demo, session, kind):
+    first, _, report = pipelined(demo, session, kind)
+    again, _, other = pipelined(demo, session, kind)
+    assert torch.equal(first, again)
+    assert report.cut == other.cut is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_one_branch_is_pipelined_by_mode_adaptive(demo, session, kind, sampler):
+    seen, expected, report = pipelined(
+        demo, session, kind, sampler=sampler, scheduler="simple", cfg=1.0
+    )
+    assert report.pipelined == report.single == 6 and report.partitioned == 0
+    assert report.ideal == pytest.approx(12 / 9)
+    assert 0 < relative(seen, expected) < CLOSE
+    drifts = [step.feature_drift for step in report.steps if step.feature_drift is not None]
+    assert drifts and all(math.isfinite(drift) and drift > 0 for drift in drifts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inpaint_mask(demo, session, kind):
+    latent = {"samples": torch.randn(1, 48, 16, 16), "noise_mask": torch.zeros(1, 64, 64)}
+    latent["noise_mask"][:, :, 32:] = 1.0
+    seen, expected, report = pipelined(demo, session, kind, latent=latent)
+    assert report.pipelined == 6
+    assert relative(seen, expected) < CLOSE
+    assert torch.allclose(seen[..., :8], latent["samples"][..., :8], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_masked_positives_and_an_area(demo, session, kind):
+    left = torch.zeros(1, 64, 64)
+    left[:, :, :32] = 1.0
+    positive = []
+    for words, mask in (("red circle, left", left), ("green square, right", 1 - left)):
+        ((vectors, extra),) = demo_models.conditioning(kind, words)
+        positive.append([vectors, {**extra, "mask": mask, "mask_strength": 0.8}])
+    ((vectors, extra),) = demo_models.conditioning(kind, "red circle")
+    area = [[vectors, {**extra, "area": (8, 8, 4, 4), "strength": 0.7}]]
+    for conds in (positive, positive + area):
+        seen, expected, report = pipelined(demo, session, kind, positive=conds)
+        assert report.pipelined == 6
+        assert relative(seen, expected) < CLOSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_that_begins_later_is_evaluated_in_full_where_no_features_fit(demo, session, kind):
+    ((vectors, extra),) = demo_models.conditioning(kind, "red circle")
+    late = [[vectors, {**extra, "start_percent": 0.3, "end_percent": 1.0}]]
+    early = [[vectors, {**extra, "start_percent": 0.0, "end_percent": 0.3}]]
+    seen, expected, _ = pipelined(demo, session, kind, positive=early + late)
+    assert relative(seen, expected) < CLOSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_few_steps(demo, session, kind, steps):
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive")
+    seen = sample(watched.model, kind, steps=steps, cfg=2.0)
+    (report,) = watched.reports
+    assert report.partitioned + report.pipelined == steps
+    assert relative(seen, sample(demo[kind], kind, steps=steps, cfg=2.0)) < CLOSE
+
+
+def published(model, kind, steps, cfg, window, latent, cut):
+    """The paper's scheme in a plain loop: Euler, one process, the splitter alone."""
+    network, network_model = model.model.diffusion_model, model.model
+    splitter, sigmas = Splitter(network), None
+    sigmas = KSampler(model, steps, model.load_device, scheduler="normal").sigmas
+    branches = []
+    for words in ("large red circle, left, sky, plain", "blue, bottom"):
+        ((vectors, extra),) = demo_models.conditioning(kind, words)
+        pooled = {"y": extra["pooled_output"]} if network_model.adm_channels else {}
+        branches.append({"c_crossattn": vectors, **pooled})
+    x = network_model.model_sampling.noise_scaling(
+        sigmas[0], latent, torch.zeros_like(latent), True
+    )
+    boundary = None
+    for step in range(steps):
+        sigma = sigmas[step].reshape(1)
+
+        def forward(branch, x=x, sigma=sigma):
+            return lambda: network_model.apply_model(x, sigma, **branches[branch])
+
+        if window[0] <= step < window[1]:
+            denoised = splitter.stage_b(forward(0), cut, boundary)
+            boundary = splitter.stage_a(forward(1), cut.last)
+        else:
+            cond, _ = splitter.record(forward(0))
+            uncond, boundary = splitter.capture(forward(1), cut.last)
+            denoised = uncond + cfg * (cond - uncond)
+        x = x + (x - denoised) / sigma * (sigmas[step + 1] - sigmas[step])
+    return x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paper_is_the_published_scheme(demo, session, kind):
+    model, steps = demo[kind], 20
+    tuning = {"window": 10, "slope": 1e9, "length": 13, "cap": 15}  # 4, any, 5, 6 of 20 steps
+    seen, _, report = pipelined(demo, session, kind, "paper", tuning, steps=steps)
+    curve = [s.discrepancy for s in report.steps]
+    policy = Paper(PaperParameters(10, 1e9, 13, 15).scaled(steps), steps)
+    for step, value in enumerate(curve[:8]):
+        if value is not None:
+            policy.saw_exact(step, Seen(value))
+    assert report.tau is not None
+    assert report.tau[1] == policy.tau2 == policy.tau1 + 5
+    assert kinds(report.steps)[report.tau[0] : report.tau[1]].strip("p") == ""
+    noise = torch.randn(1, 48, 16, 16, generator=torch.Generator().manual_seed(1))
+    cut = session.cuts[model.model][(1, 48, 16, 16)]
+    with torch.inference_mode():
+        expected = published(model, kind, steps, 2.0, report.tau, noise, cut)
+    expected = model.model.process_latent_out(expected)
+    assert relative(seen, expected) < 1e-3
+
+
+def test_paper_does_not_mix_regional_prompts(demo, session):
+    kind = "unet"
+    bring_up(session, demo[kind])
+    area = demo_models.conditioning(kind, "red circle")
+    area = [[area[0][0], {**area[0][1], "area": (8, 8, 4, 4), "strength": 0.7}]]
+    positive = demo_models.conditioning(kind, "red circle") + area
+    watched = Watched(demo[kind], session, "paper", window=2, slope=1e9, length=20)
+    seen = sample(watched.model, kind, steps=20, cfg=2.0, positive=positive)
+    assert watched.reports[0].pipelined == 0
+    assert ONE_EACH in watched.announced[0]
+    assert relative(seen, sample(demo[kind], kind, steps=20, cfg=2.0, positive=positive)) < EQUAL
+
+
+def test_context_windows_run_locally_and_say_why(demo, session):
+    kind = "mmdit"
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    handler = comfy.context_windows.IndexListContextHandler(
+        comfy.context_windows.get_matching_context_schedule("standard_static"),
+        comfy.context_windows.get_matching_fuse_method("pyramid"),
+        context_length=12,
+        context_overlap=4,
+        dim=2,
+    )
+    outs = []
+    for model in (watched.model, demo[kind]):
+        windowed = model.clone()
+        windowed.model_options["context_handler"] = handler
+        outs.append(sample(windowed, kind, steps=6, cfg=2.0))
+    assert watched.reports[0].pipelined == 0
+    assert "context_window" in watched.announced[0]
+    assert relative(*outs) < EQUAL
+
+
+@pytest.mark.parametrize("when", ["exact", "pipelined"])
+def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, when):
+    kind, session = "unet", own_session()
+    bring_up(session, demo[kind])
+    watched, evaluate, asked = Watched(demo[kind], session, "adaptive", **FREE), [], []
+    original = Parallelism.evaluate
+
+    def killing(self, *args, **keywords):
+        asked.append(1)
+        if len(asked) == (2 if when == "exact" else 3):
+            session.partner().host._process.kill()
+        return original(self, *args, **keywords)
+
+    monkeypatch.setattr(Parallelism, "evaluate", killing)
+    seen = sample(watched.model, kind, steps=16, cfg=2.0)
+    monkeypatch.undo()
+    (report,) = watched.reports
+    assert evaluate == []
+    assert report.local > 0 and "evaluated in this process alone" in watched.announced[0]
+    assert relative(seen, sample(demo[kind], kind, steps=16, cfg=2.0)) < CLOSE
+    bring_up(session, demo[kind])
+    again = Watched(demo[kind], session, "adaptive", **FREE)
+    sample(again.model, kind, steps=16, cfg=2.0)
+    assert again.reports[0].local == 0 and again.reports[0].pipelined > 0
+
+
+def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
+    kind, session = "mmdit", own_session()
+    bring_up(session, demo[kind])
+    pid, write, original = session.partner().host.pid, HostArena.write, Parallelism.evaluate
+    armed = []
+
+    def arming(self, *args, **keywords):
+        armed.append(1)
+        return original(self, *args, **keywords)
+
+    def interrupting(self, number, tensors):
+        if len(armed) == 3:
+            armed.append(1)
+            comfy.model_management.interrupt_current_processing()
+        return write(self, number, tensors)
+
+    monkeypatch.setattr(Parallelism, "evaluate", arming)
+    monkeypatch.setattr(HostArena, "write", interrupting)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(Watched(demo[kind], session, "adaptive", **FREE).model, kind, steps=30, cfg=2.0)
+    monkeypatch.undo()
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    sample(watched.model, kind, steps=12, cfg=2.0)
+    assert watched.reports[0].local <= 1 and watched.reports[0].pipelined >= 5
+    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+
+
+def test_a_network_that_cannot_be_cut_runs_exact_and_says_why(own_session, demo, monkeypatch):
+    kind, session = "unet", own_session()
+    bring_up(session, demo[kind])
+    original = Splitter.stage_b
+    monkeypatch.setattr(Splitter, "stage_b", lambda *args: original(*args) * 1.01)
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    seen = sample(watched.model, kind, steps=8, cfg=2.0)
+    assert watched.reports[0].pipelined == 0 and watched.reports[0].local == 0
+    assert "gives another result" in watched.announced[0]
+    assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
+
+
+def test_features_too_large_for_the_shared_memory(own_session, demo):
+    kind, session = "mmdit", own_session(slot_bytes=64 << 10)
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    seen = sample(watched.model, kind, steps=8, cfg=2.0)
+    assert watched.reports[0].pipelined == 0
+    assert "larger than the shared memory" in watched.announced[0]
+    assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
+
+
+def test_report_says_what_each_step_was(demo, session):
+    _, _, report = pipelined(demo, session, "mmdit")
+    data = report.data()
+    assert [step["kind"] for step in data["steps"]].count("pipelined") == data["pipelined"] == 6
+    assert (data["tau1"], data["tau2"]) == (3, 12)
+    assert data["ideal"] == pytest.approx(24 / 9, abs=1e-3)
+    assert all(data["ms"][name] > 0 for name in ("exact_own", "pipelined_own", "worker_stage"))
+    assert data["bytes_sent"] > 8 * 48 * 16 * 16 * 4
+    assert data["bytes_received"] > data["partitioned"] * 48 * 16 * 16 * 4
+    assert "6 of them pipelined, between step 4 and 12, ideal 2.67x" in report.line()
