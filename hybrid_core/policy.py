@@ -23,8 +23,9 @@ class Seen:
     """What an exact step showed; None for what it did not show."""
 
     discrepancy: float | None = None  # rel-MAE of the branches
-    guidance_drift: float | None = None  # mean|difference of branches - the expected one|, a step
-    feature_drift: float | None = None  # what foreseen features change in a prediction, mean
+    # relative to mean|denoised latent|, per unit of sigma:
+    guidance_drift: float | None = None  # of the branches' difference from the expected one, a step
+    feature_drift: float | None = None  # of a prediction made with foreseen features
 
 
 class Policy(Protocol):
@@ -146,7 +147,7 @@ def step_lengths(sigmas: Sequence[float], flow: bool) -> list[float]:
 
 
 class Adaptive:
-    """One tolerance, in units of the latent: what a pipelined step may be expected to change.
+    """One tolerance: how much a pipelined step may be expected to change the latent, relatively.
 
     Expected are the guidance's drift since the last exact step, as the guider weighs it, and the
     features' drift over one step. The gap between exact steps may double from one to the next, so
@@ -170,7 +171,7 @@ class Adaptive:
         self._exact_steps: list[int] = []
 
     def cost(self, step: int, gap: int) -> float:
-        """Expected change of the latent by pipelining `step` after `gap` pipelined steps."""
+        """Expected relative change of the latent by `step` after `gap` pipelined steps."""
         if self._features is None or (self._guidance is None and self._weight > 0):
             return math.inf
         drift = self._weight * (self._guidance or 0.0) * (gap + 1) + self._features

@@ -58,6 +58,21 @@ class _Past:
     prediction: tuple[int, Tensor] | None = None
 
 
+@dataclass
+class _Debt:
+    """The differences that a gap's pipelined steps used, by their lengths in sigma."""
+
+    used: Tensor | None = None  # sum of length * difference
+    lengths: float = 0.0  # sum of lengths
+    moments: float = 0.0  # sum of length * steps since the exact one
+
+    def add(self, since: int, length: float, difference: Tensor) -> None:
+        term = difference * length
+        self.used = term if self.used is None else self.used + term
+        self.lengths += length
+        self.moments += length * since
+
+
 class Stepper:
     """Decides and remembers. One object a run."""
 
@@ -67,8 +82,12 @@ class Stepper:
         sigmas: Sequence[float],
         mask: Tensor | None = None,
         look_ahead: bool = True,
+        cfg: float | None = None,
     ):
-        """sigmas: the sampler's schedule with its end; mask: what is denoised, or None for all."""
+        """sigmas: the sampler's schedule with its end; mask: what is denoised, or None for all.
+
+        cfg: the guidance scale, None where the branches are not joined by it alone.
+        """
         self.policy = policy
         self.records: list[StepRecord] = []
         self._sigmas, self._mask, self._look_ahead = list(sigmas), mask, look_ahead
@@ -80,6 +99,7 @@ class Stepper:
         self._expected_x: Tensor | None = None
         self._share: Tensor | None = None  # of the difference's slope that goes on
         self._feature_share: Tensor | None = None  # of the boundary's
+        self._cfg, self._debt = cfg, _Debt()
         self._pending: tuple[StepRecord, Tensor] | None = None
         self._x: Tensor | None = None
         self._sigma: Tensor | None = None
@@ -167,32 +187,58 @@ class Stepper:
         assert self._step is not None
         return bool(self._past.boundaries) and self._past.boundaries[-1][0] >= self._step - 1
 
-    def saw_exact(self, cond: Tensor, uncond: Tensor | None, boundary: Any = None) -> None:
-        """An evaluation in full: denoised latents, and the boundary when it was captured."""
+    def saw_exact(self, cond: Tensor, uncond: Tensor | None, boundary: Any = None) -> Tensor | None:
+        """An evaluation in full: denoised latents, and the boundary when it was captured.
+
+        Returns what is to be added to both denoised latents, so that this step makes good what
+        the pipelined ones before it are now known to have missed. None for nothing.
+        """
         assert self._x is not None and self._sigma is not None
         self._gap = 0
+        debt, self._debt = self._debt, _Debt()
         if self._step is None:
-            return
+            return None
+        shift: Tensor | None = None
         own = discrepancy.prediction(self._x, cond, self._sigma)
+        scale = discrepancy.mean(cond.abs(), self._mask).clamp_min(1e-12)
         unseen = own.new_full((), UNSEEN, dtype=torch.float32)
-        seen = [unseen, unseen, self._feature_drift(own, boundary)]
+        seen = [unseen, unseen, self._feature_drift(own, boundary, scale)]
         if uncond is not None:
             other = discrepancy.prediction(self._x, uncond, self._sigma)
             seen[0] = discrepancy.rel_mae(own, other, self._mask)
-            seen[1] = self._learn_difference(own - other)
+            shift = self._repayment(debt, own - other)
+            seen[1] = self._learn_difference(own - other, scale)
         self._keep_prediction(own)
         if boundary is not None:
             self.keep_boundary(self._step, boundary)
         self._pending = (self.record, torch.stack(seen))
+        return shift
 
-    def _learn_difference(self, new: Tensor) -> Tensor:
-        """Drift a step from what was expected; afterwards `new` is what is expected."""
+    def _repayment(self, debt: _Debt, new: Tensor) -> Tensor | None:
+        """What to add to the denoised latents, now that the difference is known to be `new`.
+
+        In the gap the difference is taken to have gone in a line from the last exact step's to
+        `new`. A sampler's step of length h adds h * (prediction) to the latent; what the gap's
+        steps should have added and did not is divided by this step's h.
+        """
+        if self._cfg is None or debt.used is None or self._step is None:
+            return None
+        at, known = self._past.differences[-1]
+        length = self._sigmas[self._step + 1] - self._sigmas[self._step]
+        line = known * debt.lengths + (new - known) * (debt.moments / (self._step - at))
+        missed = (line - debt.used) * ((self._cfg - 1.0) / length)
+        assert self._sigma is not None
+        return -missed * self._sigma.reshape(-1, *[1] * (missed.ndim - 1)).to(missed)
+
+    def _learn_difference(self, new: Tensor, scale: Tensor) -> Tensor:
+        """Drift a step from what was expected, by `scale`; now `new` is what is expected."""
         known, step = self._past.differences, self._step
         assert step is not None
         drift = new.new_full((), UNSEEN, dtype=torch.float32)
         if known:
             gap = step - known[-1][0]
-            drift = discrepancy.mean((new - self._difference(step)).abs(), self._mask) / gap
+            missed = discrepancy.mean((new - self._difference(step)).abs(), self._mask)
+            drift = missed / (gap * scale)
             if len(known) > 1:
                 slope = self._slope() * gap
                 self._share = discrepancy.projection([new - known[-1][1]], [slope])
@@ -210,8 +256,8 @@ class Stepper:
             return known
         return known + self._slope() * (self._share.to(known) * (step - at))
 
-    def _feature_drift(self, own: Tensor, boundary: Any) -> Tensor:
-        """What the error of a boundary from before changes in the prediction, mean.
+    def _feature_drift(self, own: Tensor, boundary: Any, scale: Tensor) -> Tensor:
+        """What the error of a boundary from before changes in the prediction, by `scale`.
 
         The prediction's change over the last step, times the share of the boundary's change that
         its forecast misses.
@@ -229,7 +275,7 @@ class Stepper:
             changes = [a - b for a, b in zip(tensors(boundary), tensors(known), strict=True)]
             self._feature_share = discrepancy.projection(changes, slopes)
         moved = discrepancy.difference(tensors(boundary), tensors(known))
-        change = discrepancy.mean((own - old).abs(), self._mask)
+        change = discrepancy.mean((own - old).abs(), self._mask) / scale
         return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), moved)
 
     def _keep_prediction(self, own: Tensor) -> None:
@@ -300,8 +346,10 @@ class Stepper:
         self._keep_prediction(discrepancy.prediction(self._x, cond, self._sigma))
         if not self.policy.guided or not self._past.differences:
             return cond
-        sigma = self._sigma.reshape(-1, *[1] * (cond.ndim - 1)).to(cond)
-        return cond + self._difference(self._step) * sigma
+        difference = self._difference(self._step)
+        length = self._sigmas[self._step + 1] - self._sigmas[self._step]
+        self._debt.add(self._step - self._past.differences[-1][0], length, difference)
+        return cond + difference * self._sigma.reshape(-1, *[1] * (cond.ndim - 1)).to(cond)
 
 
 def structure(boundary: Any) -> list[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ from hybrid_core.stepper import Stepper
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
+CFG_FUNCTIONS = {"sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function"}
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
 
 
@@ -117,7 +118,14 @@ class Attachment:
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
         policy = policy_for(self._mode, self._tuning, schedule, flow, cfg)
         look_ahead = self._tuning.look_ahead and policy.guided
-        stepper = Stepper(policy, schedule, denoise_mask, look_ahead)
+        other_guidance = guider.model_options.keys() & CFG_FUNCTIONS
+        stepper = Stepper(
+            policy,
+            schedule,
+            mask=denoise_mask,
+            look_ahead=look_ahead,
+            cfg=None if other_guidance or not policy.guided else cfg,
+        )
         cuts = self._session.cuts.setdefault(model, {})
         return Parallelism(stepper, cuts, tuple(noise.shape))
 

@@ -101,8 +101,11 @@ class Parallelism:
 
     def saw_exact(
         self, run: Run | None, cond: torch.Tensor, uncond: torch.Tensor | None, theirs: Any
-    ) -> None:
-        """An exact evaluation is done; theirs: the boundaries that the worker captured."""
+    ) -> torch.Tensor | None:
+        """An exact evaluation is done; theirs: the boundaries that the worker captured.
+
+        Returns what is to be added to both results, or None.
+        """
         staging, boundary = self._staging, None
         if staging is not None:
             if staging.recording:
@@ -110,7 +113,7 @@ class Parallelism:
                 if staging.cut is not None and not staging.recording:
                     self._cuts[self._cut_key] = staging.cut
             boundary = self._named(theirs) if self._mixes and theirs else staging.taken
-        self.stepper.saw_exact(cond, uncond, boundary or None)
+        return self.stepper.saw_exact(cond, uncond, boundary or None)
 
     def evaluate(
         self,

@@ -91,8 +91,12 @@ class Partition:
                 run, executor, model, (conds, parents, workers), x, sigma, options, mine, capture
             )
         if staged is not None:
-            results = [value for value, cond in zip(out, conds, strict=True) if cond is not None]
-            staged.saw_exact(run, results[0], results[1] if count > 1 else None, theirs)
+            present = [index for index, cond in enumerate(conds) if cond is not None]
+            results = [out[index] for index in present]
+            shift = staged.saw_exact(run, results[0], results[1] if count > 1 else None, theirs)
+            if shift is not None:
+                for index in present:
+                    out[index] = out[index] + shift
         return out
 
     def _exact(
