@@ -99,7 +99,8 @@ def with_sampler(prompt: dict[str, Any], sampler: str, seed: int) -> dict[str, A
     node["class_type"] = sampler
     node["inputs"]["seed"] = seed
     if sampler != SAMPLER:
-        node["inputs"].pop("mode")
+        for name in ("mode", "tolerance"):
+            node["inputs"].pop(name)
     changed["latents"] = {
         "class_type": "SaveLatent",
         "inputs": {"samples": [number, 0], "filename_prefix": f"latents/{sampler}"},

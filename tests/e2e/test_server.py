@@ -20,7 +20,7 @@ from demo.workflow import api_prompt
 
 WORKFLOW = json.loads((ROOT / "example_workflows" / "hybrid_demo.json").read_text())
 NODES = (
-    "Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_AttachModel",
+    "Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_AttachModel", "Hybrid_Options",
     "Hybrid_DemoModel", "Hybrid_DemoPrompt",
 )  # fmt: skip
 
@@ -174,12 +174,13 @@ def test_attached_model_in_custom_sampling(server):
     ("ours", "theirs"),
     [("Hybrid_KSampler", "KSampler"), ("Hybrid_KSamplerAdvanced", "KSamplerAdvanced")],
 )
-def test_inputs_are_the_core_samplers_and_then_mode(server, ours, theirs):
+def test_inputs_are_the_core_samplers_and_then_ours(server, ours, theirs):
     info = server.get("/object_info")
     expected, seen = info[theirs], info[ours]
     assert seen["input_order"]["required"] == expected["input_order"]["required"]
-    assert seen["input_order"]["optional"] == ["mode"]
-    assert seen["output"] == expected["output"]
+    assert seen["input_order"]["optional"] == ["mode", "tolerance", "options"]
+    assert seen["input"]["optional"]["mode"][1]["default"] == "adaptive"
+    assert seen["output"] == [*expected["output"], "STRING"]
     keys = ("default", "min", "max", "step", "round", "control_after_generate")
     for name, (kind, *options) in expected["input"]["required"].items():
         own_kind, *own_options = seen["input"]["required"][name]
@@ -217,7 +218,7 @@ def test_example_workflow_is_offered_and_runs(server):
     assert ["hybrid_demo"] in offered.values()
     prompt = api_prompt(WORKFLOW, server.get("/object_info"))
     (sampler,) = [n for n in prompt.values() if n["class_type"] == "Hybrid_KSampler"]
-    assert sampler["inputs"]["mode"] == "exact"
+    assert sampler["inputs"]["mode"] == "adaptive"
     assert sampler["inputs"]["sampler_name"] == "euler"
     sampler["inputs"]["steps"] = 3
     outputs = server.run(prompt)["outputs"]
@@ -234,6 +235,27 @@ def test_unknown_word_is_an_error_that_lists_the_known_ones(server):
     prompt["positive"]["inputs"]["text"] = "a red hexagon"
     with pytest.raises(RuntimeError, match="do not know the word 'hexagon'.*triangle"):
         server.run(prompt)
+
+
+def test_adaptive_pipelines_and_returns_its_report(server):
+    until_shared(server)
+    prompt = graph(steps=16, mode="adaptive", tolerance=1.0, seed=5)
+    prompt["options"] = {
+        "class_type": "Hybrid_Options",
+        "inputs": {
+            "L": 0, "g": 0.0, "k": 5, "tau_cap": 0, "largest_gap": 1, "look_ahead": True,
+            "step_timeout": 60.0, "load_timeout": 600.0,
+        },
+    }  # fmt: skip
+    prompt["sampler"]["inputs"]["options"] = ["options", 0]
+    prompt["show"] = {"class_type": "PreviewAny", "inputs": {"source": ["sampler", 1]}}
+    outputs = server.run(prompt)["outputs"]
+    report = json.loads(outputs["show"]["text"][0])
+    kinds = [step["kind"] for step in report["steps"]]
+    assert report["mode"] == "adaptive" and len(kinds) == 16
+    assert kinds.count("pipelined") == report["pipelined"] >= 5
+    assert "pipelined" not in {a for a, b in zip(kinds, kinds[1:], strict=False) if a == b}
+    assert report["partitioned"] == 16 - report["pipelined"]
 
 
 def test_unknown_mode_is_refused_before_anything_runs(server):
