@@ -78,7 +78,7 @@ class Parallelism:
         staging.taken = {}
         if staging.recording:
             return with_each_forward(options, self._guarded(staging.record))
-        if capture and not self._mixes:
+        if capture and not (self._mixes and staging.verified):
             return with_each_forward(options, self._guarded(staging.capture))
         return options
 

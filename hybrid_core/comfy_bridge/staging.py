@@ -55,7 +55,7 @@ class Staging:
         self._seconds: list[float] = []
         self._recorded = 0
         self._known = known
-        self.cut = known
+        self.cut: Cut | None = None
         self.verified = known is not None
         self.taken: Boundaries = {}
 
@@ -71,7 +71,7 @@ class Staging:
     @property
     def recording(self) -> bool:
         """Whether the next evaluation in full is to be recorded."""
-        return self._recorded < (1 if self._known is not None else RECORDED)
+        return self._recorded < RECORDED
 
     def record(self, key: str, forward: Forward) -> Any:
         """In full; remembers the blocks' sizes and times, and the boundary of the planned cut.
@@ -95,12 +95,16 @@ class Staging:
         return result
 
     def recorded(self, worker_speed: float) -> None:
-        """After a recorded evaluation: the cut follows the clock where that is worth it."""
+        """After a recorded evaluation: settle the cut when enough was seen.
+
+        An earlier run's cut is taken at the same moment as a first run settles its own: then both
+        see the features' drift from the same step on, and the same run gives the same image.
+        """
         self._recorded += 1
-        if self.cut is None or self.recording or self._known is not None:
+        if self.cut is None or self.recording:
             return
         cuts = self._first.layout.cuts
-        settled = plan.rebalanced(cuts, self.cut, self._seconds, worker_speed)
+        settled = self._known or plan.rebalanced(cuts, self.cut, self._seconds, worker_speed)
         if settled != self.cut:
             self.cut, self.taken = settled, {}
 

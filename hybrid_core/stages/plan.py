@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GAIN_WORTH_A_CHANGE = 0.08
+GAIN_WORTH_A_CHANGE = 0.1
+SAME_SPEED = 1.25  # devices that are closer than this are taken for equal: clocks are noisy
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def rebalanced(
     A cut changes an image in its last digits. One that followed every change of the clock would
     make the same workflow give another image each time.
     """
+    if 1 / SAME_SPEED <= worker_speed <= SAME_SPEED:
+        worker_speed = 1.0
     best = balanced(cuts, seconds, worker_speed)
     gain = slower(planned, seconds, worker_speed) / slower(best, seconds, worker_speed) - 1
     return best if gain > GAIN_WORTH_A_CHANGE else planned

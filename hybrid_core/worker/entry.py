@@ -30,11 +30,26 @@ def main(
     arrivals = Arrivals(connection, inbox)
     threading.Thread(target=arrivals.read, name="reader", daemon=True).start()
 
-    from hybrid_core.comfy_bridge.evaluator import Evaluator
     from hybrid_core.worker.loop import serve
 
-    serve(connection, ticket, arrivals, len(cores), lambda: Evaluator(boot))
+    serve(connection, ticket, arrivals, len(cores), lambda: evaluator(boot))
     os._exit(0)  # there is nothing to save, and other libraries' threads may take their time
+
+
+def evaluator(boot: Mapping[str, Any]) -> Any:
+    """The side that knows the models, by the word "bridge" in `boot`. Raises ProtocolError."""
+    bridge = boot.get("bridge", "comfy")
+    if bridge == "comfy":
+        from hybrid_core.comfy_bridge.evaluator import Evaluator as ComfyEvaluator
+
+        return ComfyEvaluator(boot)
+    if bridge == "diffusers":
+        from hybrid_core.diffusers_bridge.evaluator import Evaluator as DiffusersEvaluator
+
+        return DiffusersEvaluator()
+    from hybrid_core.errors import ProtocolError
+
+    raise ProtocolError(f"the worker was started for {bridge!r}, expected comfy or diffusers")
 
 
 class Arrivals:

@@ -1,0 +1,116 @@
+"""The Parallelism stage of one pipeline call: one branch in two stages, a device each."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from hybrid_core.diffusers_bridge.branches import Branch, Forward
+from hybrid_core.diffusers_bridge.space import Schedule
+from hybrid_core.diffusers_bridge.staging import Staging
+from hybrid_core.errors import NotSplittable
+from hybrid_core.run import Run
+from hybrid_core.stages.swap import tensors
+from hybrid_core.stepper import Decision, Stepper
+
+
+class Parallelism:
+    """Steps, boundaries and requests for stage A; `obstacle` says why there are none any more."""
+
+    def __init__(self, stepper: Stepper, schedule: Schedule, staging: Staging):
+        self.stepper, self.staging = stepper, staging
+        self.obstacle: str | None = None
+        self._schedule = schedule
+        self._mixes = not stepper.policy.guided
+        self._asked: tuple[int, int, float] | None = None  # request, its step, own seconds
+        self._x: torch.Tensor | None = None
+        self._sigma: torch.Tensor | None = None
+
+    def begin(self, run: Run, cond: Branch) -> Decision:
+        """What the evaluation of `cond` is to be; takes in what the worker made meanwhile."""
+        if self._asked is not None:
+            (number, step, own_seconds), self._asked = self._asked, None
+            boundary = run.collect_stage(number, own_seconds, cond.x)
+            if boundary is not None:
+                self.stepper.keep_boundary(step, boundary)
+        self._sigma = self._schedule.sigma(cond.timestep, len(cond.x))
+        self._x = self._schedule.latents(cond.x, self._sigma)
+        return self.stepper.begin(self._x, self._sigma)
+
+    def in_full(self, cond: Branch, forward: Forward, capture: bool) -> tuple[torch.Tensor, Any]:
+        """The whole network on `cond`: its prediction, and its boundary where that is wanted."""
+        try:
+            if self.staging.recording:
+                return self.staging.record(lambda: cond.evaluate(forward))
+            if capture and not (self._mixes and self.staging.verified):
+                return self.staging.capture(lambda: cond.evaluate(forward))
+        except NotSplittable as error:
+            self.obstacle = str(error)
+        return cond.evaluate(forward), None
+
+    def asks_boundary(self, capture: bool) -> dict[str, int]:
+        """What makes the worker's exact step capture, as fields of the request."""
+        cut = self.staging.cut
+        return {"last": cut.last} if capture and self._mixes and cut is not None else {}
+
+    def saw_exact(
+        self, run: Run, uncond: torch.Tensor, cond: torch.Tensor, own: Any, theirs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """An exact evaluation is done: predictions, and the boundaries that were captured.
+
+        Returns the predictions with what makes good for the pipelined steps before.
+        """
+        schedule, x, sigma = self._schedule, self._x, self._sigma
+        assert x is not None and sigma is not None
+        boundary = theirs if self._mixes else own
+        if self.staging.settle(run.worker_speed):
+            boundary = None
+        other, denoised = (schedule.denoised(x, sigma, out) for out in (uncond, cond))
+        shift = self.stepper.saw_exact(denoised, other, boundary)
+        if shift is None:
+            return uncond, cond
+        return (
+            schedule.prediction(x, sigma, other + shift, uncond.dtype),
+            schedule.prediction(x, sigma, denoised + shift, cond.dtype),
+        )
+
+    def evaluate(
+        self, run: Run, uncond: Branch, cond: Branch, forward: Forward
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A pipelined evaluation: predictions of uncond and cond. None: do it in full."""
+        staging, stepper, schedule = self.staging, self.stepper, self._schedule
+        x, sigma, boundary = self._x, self._sigma, stepper.forecast()
+        assert x is not None and sigma is not None
+        if staging.cut is None or not staging.fits(boundary):
+            return None
+        if sum(t.numel() * t.element_size() for t in tensors(boundary)) > run.most_bytes:
+            self.obstacle = "the network's features are larger than the shared memory"
+            return None
+        ahead, number = stepper.ahead(), None
+        if ahead is not None:
+            number = run.post(
+                "stage",
+                (uncond if self._mixes else cond).conditioning,
+                schedule.network_input(*ahead[:2], cond.x.dtype),
+                schedule.timestep(ahead[1], cond.timestep),
+                last=staging.cut.last,
+            )
+        since = time.monotonic()
+        out = staging.finish(lambda: cond.evaluate(forward), boundary)
+        own_seconds = time.monotonic() - since
+        if ahead is not None and number is not None:
+            self._asked = number, ahead[2], own_seconds
+        run.report.pipelined += 1
+        run.report.own_stage_seconds += own_seconds
+        other = stepper.saw_pipelined(schedule.denoised(x, sigma, out))
+        if self._mixes:
+            return out, out
+        return schedule.prediction(x, sigma, other, out.dtype), out
+
+    def finish(self, run: Run) -> None:
+        """The call is over, however it ended: what is under way is not wanted."""
+        if self._asked is not None:
+            self._asked = None
+            run.cancel()

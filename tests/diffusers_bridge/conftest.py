@@ -1,0 +1,45 @@
+"""diffusers in the test's own process, on one core; the worker gets the other one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+sys.path.append(str(Path(__file__).parent))
+
+import torch  # noqa: E402
+
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {0})
+torch.set_num_threads(1)
+
+from hybrid_core.config import worker_device  # noqa: E402
+from hybrid_core.diffusers_bridge.partner import partner_on  # noqa: E402
+from hybrid_core.stages import plan  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def cut_by_size(monkeypatch):
+    """The cut does not follow the clock in these tests, whatever else the machine does."""
+    monkeypatch.setattr(plan, "rebalanced", lambda cuts, planned, *_: planned)
+
+
+@pytest.fixture(scope="session")
+def partner():
+    """The worker that tests share; a test that harms it makes one of its own."""
+    made = partner_on(worker_device("cpu:1", None))
+    yield made
+    made.host.stop()
+
+
+@pytest.fixture
+def own_partner():
+    made = partner_on(worker_device("cpu:1", None))
+    yield made
+    made.host.stop()
