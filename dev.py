@@ -30,7 +30,7 @@ PYTHON = DEV / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/pytho
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TOOLS = (
     "diffusers==0.42.1", "pytest==9.2.0", "hypothesis==6.170.15", "ruff==0.17.5",
-    "mypy==2.4.1",
+    "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2",
 )  # fmt: skip
 # Each of these source archives carries a complete ComfyUI.
 CARRIERS = {
