@@ -118,8 +118,10 @@ class Stepper:
         self._x, self._sigma = x, sigma
         followed = self._follow(numbers[0])
         self.records.append(StepRecord(self._step, numbers[0]))
-        # without guidance a pipelined step leaves the course by itself, and nothing is foreseen
-        noisy = self.policy.guided and not numbers[1] <= UNEXPECTED_STEP * numbers[2]
+        noisy = not numbers[1] <= UNEXPECTED_STEP * numbers[2]
+        self._unforeseen += noisy
+        if not self.policy.guided:  # a pipelined step leaves the course by itself
+            noisy = self._unforeseen > len(self.records) / 2
         self._expected_x = self._euler_x = None
         if self._step is None:
             return Decision(False)
@@ -128,7 +130,6 @@ class Stepper:
         self._past.x = [*self._past.x[-1:], x]
         if self._in_a_row >= FIRST_EXACT:
             self._expected_x = self._next_x()
-        self._unforeseen += noisy
         can = self._in_a_row > FIRST_EXACT and not noisy and self._has_boundary()
         if can and self.policy.pipelined(self._step, self._gap):
             return Decision(True)
@@ -180,6 +181,11 @@ class Stepper:
         record.guidance_drift, record.feature_drift = seen.guidance_drift, seen.feature_drift
         if record.step is not None:
             self.policy.saw_exact(record.step, seen)
+
+    def close(self) -> None:
+        """The run is over: the last exact step's measures go to its record."""
+        if self._pending is not None:
+            self._show(self._pending[1].tolist())
 
     def _has_boundary(self) -> bool:
         assert self._step is not None

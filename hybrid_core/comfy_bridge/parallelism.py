@@ -159,6 +159,7 @@ class Parallelism:
 
     def finish(self, run: Run | None) -> None:
         """The run is over, however it ended: what is under way is not wanted."""
+        self.stepper.close()
         if self._asked is not None and run is not None:
             self._asked = None
             run.cancel()

@@ -111,6 +111,7 @@ class Parallelism:
 
     def finish(self, run: Run) -> None:
         """The call is over, however it ended: what is under way is not wanted."""
+        self.stepper.close()
         if self._asked is not None:
             self._asked = None
             run.cancel()

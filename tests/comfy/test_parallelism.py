@@ -76,11 +76,16 @@ def test_a_lower_tolerance_is_closer(demo, session, kind):
     assert errors[0] <= errors[1] <= errors[-1]
 
 
+@pytest.mark.parametrize(
+    ("mode", "tuning"), [("adaptive", FREE), ("paper", {"window": 9, "slope": 1e9, "length": 30})]
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sampler", UNSAFE)
-def test_samplers_that_are_not_safe_run_exact_and_say_why_once(demo, session, kind, sampler):
+def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
+    demo, session, kind, sampler, mode, tuning
+):
     bring_up(session, demo[kind])
-    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    watched = Watched(demo[kind], session, mode, **tuning)
     seen = sample(watched.model, kind, sampler=sampler, steps=12, cfg=2.0)
     (report,) = watched.reports
     assert report.pipelined == 0 and report.local == 0
@@ -320,6 +325,8 @@ def test_features_too_large_for_the_shared_memory(own_session, demo):
 def test_report_says_what_each_step_was(demo, session):
     _, _, report = pipelined(demo, session, "mmdit")
     data = report.data()
+    exact = [step for step in data["steps"] if step["kind"] == "exact"]
+    assert all(step["discrepancy"] > 0 for step in exact)
     assert [step["kind"] for step in data["steps"]].count("pipelined") == data["pipelined"] == 6
     assert (data["tau1"], data["tau2"]) == (3, 12)
     assert data["ideal"] == pytest.approx(24 / 9, abs=1e-3)
