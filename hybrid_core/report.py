@@ -61,6 +61,11 @@ class Report:
             words.append(f"ideal {self.ideal:.2f}x")
         if self.single:
             words.append(f"{self.single} with one branch")
+        if self.steps:
+            words.append(f"steps {kinds(self.steps)}")
+            seen = [s.discrepancy for s in self.steps if s.discrepancy is not None]
+            if seen:
+                words.append(f"discrepancy {seen[0]:.3f} at first, {min(seen):.3f} at least")
         words += [
             f"{name} {self._mean(seconds, count):.1f} ms a step"
             for name, seconds, count in (

@@ -333,4 +333,6 @@ def test_report_says_what_each_step_was(demo, session):
     assert all(data["ms"][name] > 0 for name in ("exact_own", "pipelined_own", "worker_stage"))
     assert data["bytes_sent"] > 8 * 48 * 16 * 16 * 4
     assert data["bytes_received"] > data["partitioned"] * 48 * 16 * 16 * 4
-    assert "6 of them pipelined, between step 4 and 12, ideal 2.67x" in report.line()
+    line = report.line()
+    assert "6 of them pipelined, between step 4 and 12, ideal 2.67x, steps EEEpEppEppEp" in line
+    assert f"discrepancy {exact[0]['discrepancy']:.3f} at first" in line
