@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 Tensor = torch.Tensor
+UNSEEN = -1.0  # in place of a measure that an exact step did not give
 
 
 def mean(value: Tensor, mask: Tensor | None = None) -> Tensor:

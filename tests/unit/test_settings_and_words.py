@@ -102,7 +102,7 @@ RANKS = [
     ("errors", "config", "demo_words", "checksum", "policy"),
     ("transport",),
     ("worker",),
-    ("stages", "discrepancy", "stepper", "report", "run"),
+    ("stages", "discrepancy", "guidance", "features", "stepper", "report", "run"),
     ("comfy_bridge", "diffusers_bridge"),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}

@@ -1,0 +1,86 @@
+"""The network's features at the cut over a run: received, captured, and continued by a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hybrid_core import discrepancy
+from hybrid_core.discrepancy import UNSEEN, Tensor
+from hybrid_core.stages.swap import mapped, tensors
+
+
+class Features:
+    """The boundaries of the two latest steps. A boundary nests tensors in dicts and tuples."""
+
+    def __init__(self, sigmas: Sequence[float], mask: Tensor | None, continued: bool):
+        """sigmas: the schedule; continued: whether a boundary of the step before is continued."""
+        self._sigmas, self._mask, self._continued = sigmas, mask, continued
+        self._known: list[tuple[int, Any]] = []
+        self._share: Tensor | None = None  # of the boundary's slope that goes on
+        self._prediction: tuple[int, Tensor] | None = None
+
+    def keep(self, step: int, boundary: Any) -> None:
+        """A boundary at `step`, true or looked ahead."""
+        self._known = [*self._known[-1:], (step, boundary)]
+
+    def predicted(self, step: int, own: Tensor) -> None:
+        """The prediction that the network came to at `step`."""
+        self._prediction = step, own
+
+    def reach(self, step: int) -> bool:
+        """Whether there is a boundary of `step` or of the one before."""
+        return bool(self._known) and self._known[-1][0] >= step - 1
+
+    def forecast(self, step: int) -> Any | None:
+        """The boundary for `step`: received for it, or the last one, continued where that helps.
+
+        None when there is none of this step or the one before.
+        """
+        if not self.reach(step):
+            return None
+        at, last = self._known[-1]
+        slopes = None if at == step or not self._continued else self._slopes(step)
+        if slopes is None or self._share is None:
+            return last
+        share, left = self._share, iter(slopes)
+        return mapped(last, lambda tensor: tensor + next(left) * share.to(tensor))
+
+    def _slopes(self, step: int) -> list[Tensor] | None:
+        """What the boundary's latest change makes of `step`'s, tensor by tensor."""
+        if len(self._known) < 2:
+            return None
+        (before, first), (at, last) = self._known
+        if before != at - 1 or step != at + 1 or structure(first) != structure(last):
+            return None
+        sigma = self._sigmas
+        factor = (sigma[step] - sigma[at]) / (sigma[at] - sigma[before])
+        return [(b - a) * factor for a, b in zip(tensors(first), tensors(last), strict=True)]
+
+    def drift(self, step: int, own: Tensor, boundary: Any, scale: Tensor) -> Tensor:
+        """What the error of a forecast changes in the prediction, by `scale`. Ask before `keep`.
+
+        The prediction's change over the last step, times the share of the boundary's change that
+        its forecast misses. boundary: the true one, None when it was not captured.
+        """
+        unseen = own.new_full((), UNSEEN, dtype=torch.float32)
+        forecast = self.forecast(step)
+        if boundary is None or forecast is None or self._prediction is None:
+            return unseen
+        (before, old), (at, known) = self._prediction, self._known[-1]
+        if not before == at == step - 1 or structure(known) != structure(boundary):
+            return unseen
+        missed = discrepancy.difference(tensors(boundary), tensors(forecast))
+        slopes = self._slopes(step)
+        if slopes is not None:
+            changes = [a - b for a, b in zip(tensors(boundary), tensors(known), strict=True)]
+            self._share = discrepancy.projection(changes, slopes)
+        moved = discrepancy.difference(tensors(boundary), tensors(known))
+        change = discrepancy.mean((own - old).abs(), self._mask) / scale
+        return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), moved)
+
+
+def structure(boundary: Any) -> list[tuple[Any, ...]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors(boundary)]
