@@ -69,7 +69,7 @@ class Stepper:
         self.records: list[StepRecord] = []
         self._sigmas, self._mask, self._look_ahead = list(sigmas), mask, look_ahead
         self._step: int | None = None
-        self._off_schedule = self._unforeseen = 0  # evaluations
+        self._off_schedule = self._expected = self._unforeseen = 0  # evaluations
         self._in_a_row = 0  # evaluations on consecutive steps of the schedule
         self._gap = 0  # pipelined steps since the last exact one
         self._difference = Difference(mask)
@@ -86,10 +86,13 @@ class Stepper:
     @property
     def obstacle(self) -> str | None:
         """Why most of the run could not be pipelined, whatever the policy."""
-        most = len(self.records) / 2
-        if self._off_schedule > most / 2:
+        if self._off_schedule > len(self.records) / 4:
             return SEVERAL_CALLS
-        return UNFORESEEN if self._unforeseen > most else None
+        return UNFORESEEN if self._mostly_unforeseen else None
+
+    @property
+    def _mostly_unforeseen(self) -> bool:
+        return self._unforeseen > self._expected / 2
 
     @property
     def record(self) -> StepRecord:
@@ -108,9 +111,10 @@ class Stepper:
         followed = self._follow(numbers[0])
         self.records.append(StepRecord(self._step, numbers[0]))
         noisy = not numbers[1] <= UNEXPECTED_STEP * numbers[2]
+        self._expected += self._expected_x is not None
         self._unforeseen += noisy
         if not self.policy.guided:  # a pipelined step leaves the course by itself
-            noisy = self._unforeseen > len(self.records) / 2
+            noisy = self._mostly_unforeseen
         self._expected_x = self._euler_x = None
         if self._step is None:
             return Decision(False)
