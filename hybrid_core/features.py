@@ -41,16 +41,22 @@ class Features:
         """
         if not self.reach(step):
             return None
-        at, last = self._known[-1]
-        slopes = None if at == step or not self._continued else self._slopes(step)
+        return self._course(self._slopes(step))
+
+    def _course(self, slopes: list[Tensor] | None) -> Any:
+        """The last boundary, continued by the share of `slopes` that was right."""
+        last = self._known[-1][1]
         if slopes is None or self._share is None:
             return last
         share, left = self._share, iter(slopes)
         return mapped(last, lambda tensor: tensor + next(left) * share.to(tensor))
 
     def _slopes(self, step: int) -> list[Tensor] | None:
-        """What the boundary's latest change makes of `step`'s, tensor by tensor."""
-        if len(self._known) < 2:
+        """What the boundary's latest change makes of `step`'s, tensor by tensor.
+
+        None where nothing is to be continued, or there are no two boundaries in a row before it.
+        """
+        if not self._continued or len(self._known) < 2:
             return None
         (before, first), (at, last) = self._known
         if before != at - 1 or step != at + 1 or structure(first) != structure(last):
@@ -66,14 +72,13 @@ class Features:
         its forecast misses. boundary: the true one, None when it was not captured.
         """
         unseen = own.new_full((), UNSEEN, dtype=torch.float32)
-        forecast = self.forecast(step)
-        if boundary is None or forecast is None or self._prediction is None:
+        if boundary is None or not self._known or self._prediction is None:
             return unseen
         (before, old), (at, known) = self._prediction, self._known[-1]
         if not before == at == step - 1 or structure(known) != structure(boundary):
             return unseen
-        missed = discrepancy.difference(tensors(boundary), tensors(forecast))
         slopes = self._slopes(step)
+        missed = discrepancy.difference(tensors(boundary), tensors(self._course(slopes)))
         if slopes is not None:
             changes = [a - b for a, b in zip(tensors(boundary), tensors(known), strict=True)]
             self._share = discrepancy.projection(changes, slopes)

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hybrid_core.errors import NotSplittable
 from hybrid_core.stages import plan
 from hybrid_core.stages.plan import Cut
-from hybrid_core.stages.swap import Splitter
+from hybrid_core.stages.swap import RECORDED, Splitter
 
 Forward = Callable[[], torch.Tensor]
-SAME_RESULT = 1e-3  # relative; kernels may be chosen anew, a lost connection is of order 1
-RECORDED = 2  # forwards whose blocks are timed
 
 
 class Staging:
@@ -53,11 +50,7 @@ class Staging:
         result, recording = self._splitter.record(forward, last)
         self._seconds.append(recording.seconds())
         if self.cut is None:
-            costs = [
-                self._splitter.weights(index) * recording.positions[index]
-                for index in range(len(recording.order))
-            ]
-            self.cut = plan.balanced(self._splitter.layout.cuts, costs)
+            self.cut = self._splitter.planned(recording)
         return result, recording.boundary
 
     def settle(self, worker_speed: float) -> bool:
@@ -81,13 +74,7 @@ class Staging:
         assert self.cut is not None
         result, boundary = self._splitter.capture(forward, self.cut.last)
         if not self.verified:
-            again = self._splitter.stage_b(forward, self.cut, boundary)
-            error = (again - result).abs().mean() / result.abs().mean().clamp_min(1e-12)
-            if not error.item() <= SAME_RESULT:
-                raise NotSplittable(
-                    f"cut at block {self.cut_name}, this network gives another result "
-                    f"(relative difference {error.item():.2g})"
-                )
+            self._splitter.check(forward, self.cut, boundary, result)
             self.verified = True
         return result, boundary
 

@@ -16,11 +16,15 @@ import torch
 from torch import nn
 
 from hybrid_core.errors import NotSplittable
-from hybrid_core.stages.plan import Cut
+from hybrid_core.stages.plan import Cut, balanced
 from hybrid_core.stages.units import Layout, Unit, layout
 
 Forward = Callable[[], Any]
 Act = Callable[..., Any]
+
+
+SAME_RESULT = 1e-3  # relative; kernels may be chosen anew, a lost connection is of order 1
+RECORDED = 2  # forwards of a run whose blocks are timed
 
 
 class StageDone(Exception):
@@ -113,6 +117,27 @@ class Splitter:
         acts[cut.last] = lambda *_, **__: copied(boundary)
         with self._swapped(acts):
             return forward()
+
+    def check(self, forward: Forward, cut: Cut, boundary: Any, result: torch.Tensor) -> None:
+        """Stage B on the very boundary of a full forward must give the very result.
+
+        Raises NotSplittable.
+        """
+        again = self.stage_b(forward, cut, boundary)
+        error = (again - result).abs().mean() / result.abs().mean().clamp_min(1e-12)
+        if not error.item() <= SAME_RESULT:
+            raise NotSplittable(
+                f"cut at block {self.layout.units[cut.last].name}, this network gives another "
+                f"result (relative difference {error.item():.2g})"
+            )
+
+    def planned(self, recording: Recording) -> Cut:
+        """The cut by the sizes of the units: weights times places."""
+        costs = [
+            self.weights(index) * recording.positions[index]
+            for index in range(len(recording.order))
+        ]
+        return balanced(self.layout.cuts, costs)
 
     def fits(self, cut: Cut, boundary: Any) -> bool:
         """Whether `boundary` has the structure, sizes and dtypes of the cut's last unit."""
