@@ -23,6 +23,12 @@ def mean(value: Tensor, mask: Tensor | None = None) -> Tensor:
     return (value * weights).sum() / weights.sum().clamp_min(1e-12)
 
 
+def fits(mask: Tensor, value: Tensor) -> bool:
+    """Whether `mask` can be spread over `value`."""
+    sizes = zip(reversed(mask.shape), reversed(value.shape), strict=False)
+    return mask.ndim <= value.ndim and all(m in (1, v) for m, v in sizes)
+
+
 def prediction(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
     """(x - denoised) / sigma: epsilon, or a flow model's velocity. Shapes (B, ...), sigma (B,)."""
     return (x - denoised) / sigma.reshape(-1, *[1] * (x.ndim - 1)).to(x)

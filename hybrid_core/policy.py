@@ -37,6 +37,10 @@ class Policy(Protocol):
         """Whether `step` is pipelined when `gap` pipelined steps came right before it."""
         ...
 
+    def drift(self, step: int, gap: int) -> float | None:
+        """What it would weigh against its tolerance for that, None while nothing is known."""
+        ...
+
     def captures(self, step: int) -> bool:
         """Whether the features of exact step `step` are of use: the next one may be pipelined."""
         ...
@@ -51,6 +55,9 @@ class Exact:
 
     def pipelined(self, step: int, gap: int) -> bool:
         return False
+
+    def drift(self, step: int, gap: int) -> float | None:
+        return None
 
     def captures(self, step: int) -> bool:
         return False
@@ -114,6 +121,9 @@ class Paper:
     def pipelined(self, step: int, gap: int) -> bool:
         return self.tau1 is not None and self.tau1 <= step < (self.tau2 or 0)
 
+    def drift(self, step: int, gap: int) -> float | None:
+        return None
+
     def captures(self, step: int) -> bool:
         if self.tau1 is not None:
             return self.pipelined(step + 1, 0)
@@ -170,19 +180,19 @@ class Adaptive:
         self._features: float | None = None
         self._exact_steps: list[int] = []
 
-    def cost(self, step: int, gap: int) -> float:
+    def drift(self, step: int, gap: int) -> float | None:
         """Expected relative change of the latent by `step` after `gap` pipelined steps."""
         if self._features is None or (self._guidance is None and self._weight > 0):
-            return math.inf
+            return None
         drift = self._weight * (self._guidance or 0.0) * (gap + 1) + self._features
         return drift * self._lengths[step]
 
     def pipelined(self, step: int, gap: int) -> bool:
         if len(self._exact_steps) < FIRST_EXACT or step >= len(self._lengths):
             return False
-        return gap < min(self._gap_now, self._largest_gap) and (
-            self.cost(step, gap) <= self._tolerance
-        )
+        drift = self.drift(step, gap)
+        few = gap < min(self._gap_now, self._largest_gap)
+        return few and drift is not None and drift <= self._tolerance
 
     def captures(self, step: int) -> bool:
         return True

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from hybrid_core.stepper import StepRecord
+from typing import Any, Protocol
 
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
+LETTERS = {"exact": "E", "pipelined": "p", "local": "L", "single": "s"}
+
+
+@dataclass
+class StepRecord:
+    """One evaluation of the model; None where nothing was measured. Times in seconds."""
+
+    step: int | None = None  # on the sampler's schedule
+    sigma: float | None = None
+    kind: str = "exact"  # or pipelined, local (both branches here), single (there is one branch)
+    discrepancy: float | None = None  # rel-MAE of the branches' predictions
+    guidance_drift: float | None = None
+    feature_drift: float | None = None
+    drift: float | None = None  # what the policy compared with its tolerance
+    seconds: float = 0.0
+    own_seconds: float | None = None  # this process's branch or stage
+    worker_seconds: float | None = None  # the worker's
+    waited_seconds: float | None = None  # for the worker
 
 
 @dataclass
@@ -16,6 +33,9 @@ class Report:
     """What a run did; times in seconds."""
 
     mode: str = "exact"
+    tolerance: float | None = None  # of mode adaptive
+    total: int = 0  # steps of the schedule
+    status: str = "running"  # then done, interrupted or failed
     partitioned: int = 0  # evaluations shared with the worker, a branch each
     pipelined: int = 0  # evaluations shared with the worker, a stage each
     local: int = 0  # evaluations of two branches by the parent alone
@@ -47,6 +67,26 @@ class Report:
         taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
         both = 1 if self.single else 2
         return (serial + both * self.pipelined) / taken if taken else 1.0
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as one device, by the time that this process's own branch took.
+
+        Of the model's evaluations, not of the whole prompt. None while that is not known.
+        """
+        branches = [s.own_seconds for s in self.steps if s.kind == "exact" and s.own_seconds]
+        alone = [s.seconds for s in self.steps if s.kind == "single"]
+        if branches:
+            serial = 2 * sum(branches) / len(branches)
+        elif alone:
+            serial = sum(alone) / len(alone)
+        else:
+            return None
+        one_device = sum(
+            serial if step.kind in ("exact", "pipelined") else step.seconds for step in self.steps
+        )
+        taken = sum(step.seconds for step in self.steps)
+        return one_device / taken if taken > 0 else None
 
     def line(self) -> str:
         """The run in one line of words."""
@@ -93,7 +133,11 @@ class Report:
         """The run as plain data: what the node returns."""
         return {
             "mode": self.mode,
+            "tolerance": self.tolerance,
+            "total": self.total,
+            "status": self.status,
             "ideal": round(self.ideal, 3),
+            "ratio": None if self.ratio is None else round(self.ratio, 3),
             "tau1": self.tau[0] if self.tau else None,
             "tau2": self.tau[1] if self.tau else None,
             "partitioned": self.partitioned,
@@ -129,13 +173,36 @@ def step_data(record: StepRecord) -> dict[str, Any]:
         "discrepancy": _short(record.discrepancy),
         "guidance_drift": _short(record.guidance_drift),
         "feature_drift": _short(record.feature_drift),
+        "drift": _short(record.drift),
+        "ms": _short(record.seconds * 1000),
     }
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def kinds(steps: Sequence[StepRecord]) -> str:
-    """One letter a step: E exact, p pipelined."""
-    return "".join("p" if step.kind == "pipelined" else "E" for step in steps)
+    """One letter a step: E exact, p pipelined, L local, s single."""
+    return "".join(LETTERS[step.kind] for step in steps)
+
+
+class Watcher(Protocol):
+    """Who follows runs while they go on; called on the sampling thread."""
+
+    def began(self, report: Report) -> None: ...
+    def stepped(self, report: Report) -> None: ...
+    def ended(self, report: Report) -> None: ...
+
+
+class Nobody:
+    """Follows nothing."""
+
+    def began(self, report: Report) -> None:
+        pass
+
+    def stepped(self, report: Report) -> None:
+        pass
+
+    def ended(self, report: Report) -> None:
+        pass

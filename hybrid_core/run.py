@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -27,9 +27,17 @@ from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
+
 WORKER_IS_SOUND = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NotPartitionable)
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
 PUBLISHED = Tuning()
+
+
+class Times(NamedTuple):
+    """Of one request, in seconds: the worker's own, and this side's waiting for it."""
+
+    worker: float
+    waited: float
 
 
 class Source(Protocol):
@@ -37,6 +45,7 @@ class Source(Protocol):
 
     base_key: str
     key: str
+    name: str
 
     def payload(self, with_base: bool) -> dict[str, Any]: ...
     def verify(self, theirs: Any) -> None: ...
@@ -50,6 +59,7 @@ class Partner:
     epoch: int = -1
     bases: set[str] = field(default_factory=set)
     key: str | None = None
+    model_name: str | None = None  # of the replica
     loading: tuple[int, str, float] | None = None  # request, key, since
     contexts: OrderedDict[str, tuple[int, list[torch.Tensor]]] = field(default_factory=OrderedDict)
     next_context: int = 0
@@ -61,7 +71,7 @@ class Partner:
     def sync(self) -> None:
         if self.epoch != self.host.epoch:
             self.epoch = self.host.epoch
-            self.bases, self.key, self.loading = set(), None, None
+            self.bases, self.key, self.loading, self.model_name = set(), None, None, None
             self.contexts = OrderedDict()
 
 
@@ -78,6 +88,7 @@ class Run:
     ):
         """tuning: how long a replica's loading and a step may take."""
         self.report = report
+        self.times: Times | None = None  # of the latest request that was answered
         self.worker_speed = 1.0  # of the parent's, by the latest step that both evaluated in full
         self._partner, self._host, self._source, self._tick = partner, partner.host, source, tick
         self._load_seconds = tuning.load_seconds or self._host.settings.load_seconds
@@ -155,7 +166,7 @@ class Run:
         if partner.key == source.key:
             return True
         since = time.monotonic()
-        partner.key = None
+        partner.key, partner.model_name = None, source.name
         tensors: list[torch.Tensor] = []
         tree = flatten(source.payload(source.base_key not in partner.bases), tensors, "the model")
         number = host.post_any_size("load", {"data": tree}, tensors, self._tick)
@@ -230,12 +241,12 @@ class Run:
         taken = self._reply(number, own_seconds, count, like)
         if taken is None:
             return None
-        results, boundary, theirs, waited = taken
+        results, boundary, times = taken
         self.report.own_seconds += own_seconds
-        self.report.overhead_seconds += time.monotonic() - began - max(own_seconds, theirs)
+        self.report.overhead_seconds += time.monotonic() - began - max(own_seconds, times.worker)
         self.report.partitioned += 1
-        self.report.wait_seconds += waited
-        self.worker_speed = own_seconds / max(theirs, 1e-6)
+        self.report.wait_seconds += times.waited
+        self.worker_speed = own_seconds / max(times.worker, 1e-6)
         return results, boundary
 
     def collect_stage(self, number: int, own_seconds: float, like: torch.Tensor) -> Any | None:
@@ -243,14 +254,15 @@ class Run:
         taken = self._reply(number, own_seconds, 0, like)
         if taken is None:
             return None
-        self.report.stage_wait_seconds += taken[3]
-        self.report.stage_seconds += taken[2]
-        return taken[1]
+        _, boundary, times = taken
+        self.report.stage_wait_seconds += times.waited
+        self.report.stage_seconds += times.worker
+        return boundary
 
     def _reply(
         self, number: int, own_seconds: float, count: int, like: torch.Tensor
-    ) -> tuple[list[torch.Tensor], Any, float, float] | None:
-        since = time.monotonic()
+    ) -> tuple[list[torch.Tensor], Any, Times] | None:
+        since, self.times = time.monotonic(), None
         seconds = self._step_seconds + self._host.settings.step_factor * own_seconds
         before = self._host.bytes_received
         try:
@@ -264,7 +276,8 @@ class Run:
             self.give_up(error)
             return None
         self.report.bytes_received += self._host.bytes_received - before
-        return tensors[:count], boundary, theirs, time.monotonic() - since
+        self.times = Times(theirs, time.monotonic() - since)
+        return tensors[:count], boundary, self.times
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

@@ -18,6 +18,7 @@ from hybrid_core.discrepancy import UNSEEN, Tensor
 from hybrid_core.features import Features
 from hybrid_core.guidance import Difference
 from hybrid_core.policy import FIRST_EXACT, Policy, Seen
+from hybrid_core.report import StepRecord
 
 SAME_SIGMA = 1e-4  # relative
 UNEXPECTED_STEP = 0.5  # of a step's length; noise gives 1 and more, deterministic steps 0.02-0.4
@@ -28,18 +29,6 @@ UNFORESEEN = (
     "the latents of this sampler cannot be foreseen from step to step "
     "(it adds noise, or its steps are too long)"
 )
-
-
-@dataclass
-class StepRecord:
-    """One evaluation, for the report; None where nothing was measured."""
-
-    step: int | None
-    sigma: float
-    kind: str = "exact"
-    discrepancy: float | None = None
-    guidance_drift: float | None = None
-    feature_drift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,8 @@ class Stepper:
 
     def begin(self, x: Tensor, sigma: Tensor) -> Decision:
         """Decide the evaluation at latent `x` (B, ...) and noise level `sigma` (B,)."""
-        surprise = self._surprise(x)
+        part = self._mask is not None and not discrepancy.fits(self._mask, x)  # a context window
+        surprise = x.new_zeros(3, dtype=torch.float32) if part else self._surprise(x)
         pending = self._pending[1] if self._pending else x.new_zeros(0, dtype=torch.float32)
         numbers = torch.cat([sigma[:1].float(), surprise, pending.to(x.device)]).tolist()
         self._show(numbers[4:])
@@ -109,6 +99,10 @@ class Stepper:
         self._first_order = euler
         self._x, self._sigma = x, sigma
         followed = self._follow(numbers[0])
+        if self._latents and self._latents[-1].shape != x.shape:
+            followed = False
+        if part:
+            self._step = None
         self.records.append(StepRecord(self._step, numbers[0]))
         noisy = not numbers[1] <= UNEXPECTED_STEP * numbers[2]
         self._expected += self._expected_x is not None
@@ -124,6 +118,7 @@ class Stepper:
         self._latents = [*self._latents[-1:], x]
         if self._in_a_row >= FIRST_EXACT:
             self._expected_x = self._next_x()
+        self.record.drift = self.policy.drift(self._step, self._gap)
         can = self._in_a_row > FIRST_EXACT and not noisy and self._features.reach(self._step)
         if can and self.policy.pipelined(self._step, self._gap):
             return Decision(True)

@@ -6,14 +6,12 @@ from comfy_api.latest import ComfyExtension, io
 
 from hybrid_core.comfy_bridge.session import SESSION
 
+from .attaching import HybridAttachModel, HybridMonitor
 from .demo import HybridDemoModel, HybridDemoPrompt
 from .monitor import prompt_running
-from .sampling import (
-    HybridAttachModel,
-    HybridKSampler,
-    HybridKSamplerAdvanced,
-    HybridOptions,
-)
+from .options import HybridOptions
+from .routes import add_routes, tell_of_worker
+from .sampling import HybridKSampler, HybridKSamplerAdvanced
 
 
 class HybridExtension(ComfyExtension):
@@ -22,6 +20,7 @@ class HybridExtension(ComfyExtension):
             HybridKSampler,
             HybridKSamplerAdvanced,
             HybridAttachModel,
+            HybridMonitor,
             HybridOptions,
             HybridDemoModel,
             HybridDemoPrompt,
@@ -30,4 +29,6 @@ class HybridExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> HybridExtension:
     SESSION.busy = prompt_running
+    SESSION.on_change = tell_of_worker
+    add_routes()
     return HybridExtension()

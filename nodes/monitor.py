@@ -1,13 +1,33 @@
-"""What a node says while it runs. The only user of PromptServer."""
+"""What the pack says to the pages: the only user of PromptServer."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from hybrid_core.live import Live, LiveNode
+
 log = logging.getLogger("hybrid_ksampler")
+RUN_EVENT = "hybrid_ksampler.run"
+WORKER_EVENT = "hybrid_ksampler.worker"
+UI_KEY = "hybrid_run"
+
+
+def _server() -> Any | None:
+    return getattr(PromptServer, "instance", None)
+
+
+def _tell_of_run(message: dict[str, Any]) -> None:
+    server = _server()
+    if server is not None:
+        server.send_sync(RUN_EVENT, message, server.client_id)
+
+
+LIVE = Live(_tell_of_run)
 
 
 def announcer(node_id: str | None) -> Callable[[str], None]:
@@ -15,14 +35,44 @@ def announcer(node_id: str | None) -> Callable[[str], None]:
 
     def announce(text: str) -> None:
         log.warning("node %s %s", node_id, text)
-        server = getattr(PromptServer, "instance", None)
+        server = _server()
         if server is not None and node_id is not None:
             server.send_progress_text(text, node_id)
 
     return announce
 
 
+def watcher(node_id: str | None) -> LiveNode:
+    """For the runs of a node; ComfyUI may keep its output and use it in a later prompt."""
+    return LiveNode(LIVE, lambda: {"node": str(node_id), **_prompt()})
+
+
+def _prompt() -> dict[str, Any]:
+    """Ids of the prompt being executed and of the workflow that it was queued from."""
+    context, server = get_executing_context(), _server()
+    if context is None or server is None:
+        return {"prompt_id": None, "workflow_id": None}
+    for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
+        if prompt_id == context.prompt_id:
+            workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
+            return {"prompt_id": prompt_id, "workflow_id": workflow.get("id")}
+    return {"prompt_id": context.prompt_id, "workflow_id": None}
+
+
 def prompt_running() -> bool:
     """Whether ComfyUI executes a prompt at this moment."""
-    server = getattr(PromptServer, "instance", None)
+    server = _server()
     return server is not None and bool(server.prompt_queue.currently_running)
+
+
+def tell_of_worker(overview: dict[str, Any]) -> None:
+    """To every page."""
+    server = _server()
+    if server is not None:
+        server.send_sync(WORKER_EVENT, overview)
+
+
+def routes() -> Any | None:
+    """Where routes are added; None outside a server."""
+    server = _server()
+    return None if server is None else server.routes

@@ -1,4 +1,7 @@
-"""io.Schema that older ComfyUI versions accept: an unknown keyword would keep the pack away."""
+"""What schemas share, and an io.Schema for older ComfyUI versions too.
+
+A keyword that they do not know would keep the whole pack away.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+CATEGORY = "sampling/hybrid"
+ALIASES = ["ksampler", "hybrid", "multi gpu", "two gpus", "parallel", "faster"]
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
 

@@ -7,22 +7,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_management
 import comfy.model_sampling
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from hybrid_core.comfy_bridge.evaluation import Evaluation
 from hybrid_core.comfy_bridge.parallelism import Parallelism
 from hybrid_core.comfy_bridge.partition import Announce, Partition
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.policy import policy_for
-from hybrid_core.report import Report
+from hybrid_core.report import Nobody, Report, Watcher
 from hybrid_core.stepper import Stepper
 
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()
+NOBODY = Nobody()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
 CFG_FUNCTIONS = {"sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function"}
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
@@ -39,18 +42,32 @@ def attach(
     session: Session = SESSION,
     on_report: Callable[[Report], None] = log_report,
     tuning: Tuning = DEFAULTS,
+    watcher: Watcher = NOBODY,
 ) -> ModelPatcher:
     """A clone of `model` that samples in `mode`; an earlier attachment is replaced.
 
     announce: called at most once a run, with a sentence for the artist. on_report: called after
-    each run. Raises ConfigError.
+    each run. watcher: follows each run. Raises ConfigError.
     """
     check_mode(mode)
+    if mode == "off":
+        return _with_attachment(model, None)
+    return _with_attachment(model, Attachment(mode, session, announce, on_report, tuning, watcher))
+
+
+def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher | None:
+    """A clone of an attached `model` whose runs `watcher` follows. None: nothing is attached."""
+    hooks = model.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)
+    if not hooks:
+        return None
+    return _with_attachment(model, hooks[0].__self__.followed_by(watcher))
+
+
+def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> ModelPatcher:
     clone = model.clone()
     for kind in HOOKED:
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
-    if mode != "off":
-        attachment = Attachment(mode, session, announce, on_report, tuning)
+    if attachment is not None:
         clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample)
         clone.add_wrapper_with_key(
             WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
@@ -68,37 +85,38 @@ class Attachment:
         announce: Announce,
         on_report: Callable[[Report], None],
         tuning: Tuning,
+        watcher: Watcher,
     ):
         self._mode, self._session, self._tuning = mode, session, tuning
-        self._announce, self._on_report = announce, on_report
+        self._announce, self._on_report, self._watcher = announce, on_report, watcher
         self._partition: Partition | None = None
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        guider = executor.class_obj
-        outer = self._partition  # a sampler inside a sampler
-        alone = one_branch(guider)
-        partition = Partition(
-            guider.model_patcher,
-            self._session,
-            self._announce,
-            self._mode,
-            self._tuning,
-            self._parallelism(guider, alone, *args, **kwargs),
-            alone,
+    def followed_by(self, watcher: Watcher) -> Attachment:
+        """The same attachment for another watcher."""
+        return Attachment(
+            self._mode, self._session, self._announce, self._on_report, self._tuning, watcher
         )
-        self._partition = partition
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        outer = self._partition  # a sampler inside a sampler
+        self._partition = partition = self._new_partition(executor.class_obj, *args, **kwargs)
+        status = "failed"
         try:
-            partition.begin(guider.model_options)
-            return executor(*args, **kwargs)
+            partition.begin(executor.class_obj.model_options)
+            out = executor(*args, **kwargs)
+            status = "done"
+            return out
+        except comfy.model_management.InterruptProcessingException:
+            status = "interrupted"
+            raise
         finally:
             self._partition = outer
-            partition.finish()
+            partition.finish(status)
             self._on_report(partition.report)
 
-    def _parallelism(
+    def _new_partition(
         self,
         guider: Any,
-        alone: bool,
         noise: torch.Tensor,
         latent_image: Any,
         sampler: Any,
@@ -106,35 +124,44 @@ class Attachment:
         denoise_mask: torch.Tensor | None = None,
         *_: Any,
         **__: Any,
-    ) -> Parallelism | None:
-        """The Parallelism stage of a run of these arguments (CFGGuider.outer_sample's)."""
-        if self._mode == "exact" or (alone and self._mode == "paper"):
-            return None
-        model = guider.model_patcher.model
+    ) -> Partition:
+        """For a run of these arguments (CFGGuider.outer_sample's)."""
+        alone = one_branch(guider)
+        staged = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         sampling = guider.model_patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
         cfg = 1.0 if alone else getattr(guider, "cfg", None)
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
-        policy = policy_for(self._mode, self._tuning, schedule, flow, cfg)
-        look_ahead = self._tuning.look_ahead and policy.guided
+        policy = policy_for(self._mode if staged else "exact", self._tuning, schedule, flow, cfg)
         other_guidance = guider.model_options.keys() & CFG_FUNCTIONS
         stepper = Stepper(
             policy,
             schedule,
             mask=denoise_mask,
-            look_ahead=look_ahead,
+            look_ahead=self._tuning.look_ahead and policy.guided,
             cfg=None if other_guidance or not policy.guided else cfg,
         )
-        cuts = self._session.cuts.setdefault(model, {})
-        return Parallelism(stepper, cuts, tuple(noise.shape))
+        parallelism = None
+        if staged:
+            cuts = self._session.cuts.setdefault(guider.model_patcher.model, {})
+            parallelism = Parallelism(stepper, cuts, tuple(noise.shape))
+        report = Report(
+            self._mode,
+            tolerance=self._tuning.tolerance if self._mode == "adaptive" else None,
+            total=max(0, len(schedule) - 1),
+        )
+        return Partition(
+            guider.model_patcher, self._session, self._announce, self._watcher, report,
+            self._tuning, stepper, parallelism, alone,
+        )  # fmt: skip
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any
     ) -> Any:
         if self._partition is None:
             return executor(model, conds, x, sigma, model_options)
-        return self._partition.evaluate(executor, model, conds, x, sigma, model_options)
+        return self._partition.evaluate(Evaluation(executor, model, conds, x, sigma, model_options))
 
 
 def one_branch(guider: Any) -> bool:

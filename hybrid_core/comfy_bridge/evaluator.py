@@ -135,10 +135,15 @@ class Evaluator:
 
     def status(self) -> dict[str, Any]:
         """What this process holds."""
+        device, used = str(self._device), None
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            device, used = f"{device} {torch.cuda.get_device_name(self._device)}", total - free
         return {
-            "device": str(self._device),
+            "device": device,
             "models": len(self._bases),
             "free_bytes": int(self._management.get_free_memory(self._device)),
+            "used_bytes": used,
         }
 
     def interrupt(self, value: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from hybrid_core.comfy_bridge import conds as conds_data
+from hybrid_core.comfy_bridge.evaluation import Evaluation, Options
 from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
 from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.run import Run
@@ -16,8 +16,6 @@ from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import tensors
 from hybrid_core.stepper import Decision, Stepper
 
-Conds = list[list[dict[str, Any]] | None]
-Options = Mapping[str, Any]
 IN_FULL = Decision(False)
 ONE_EACH = "mode paper mixes one prompt with one negative prompt, here are more"
 
@@ -115,17 +113,8 @@ class Parallelism:
             boundary = self._named(theirs) if self._mixes and theirs else staging.taken
         return self.stepper.saw_exact(cond, uncond, boundary or None)
 
-    def evaluate(
-        self,
-        run: Run,
-        executor: Any,
-        model: Any,
-        branches: tuple[Conds, Conds],
-        x: torch.Tensor,
-        sigma: torch.Tensor,
-        options: Options,
-    ) -> list[torch.Tensor] | None:
-        """A pipelined evaluation of `branches` (cond alone, uncond alone). None: do it in full."""
+    def evaluate(self, run: Run, call: Evaluation) -> list[torch.Tensor] | None:
+        """A pipelined evaluation of two branches, or of the only one. None: do it in full."""
         staging, stepper = self._staging, self.stepper
         boundary = stepper.forecast()
         if staging is None or staging.cut is None or boundary is None:
@@ -133,11 +122,11 @@ class Parallelism:
         if sum(t.numel() * t.element_size() for t in tensors(boundary)) > run.most_bytes:
             self.obstacle = "the network's features are larger than the shared memory"
             return None
+        parents, workers = call.divided()
         ahead = stepper.ahead()
         if ahead is not None:
-            conds = branches[1] if self._mixes else branches[0]
             try:
-                context = conds_data.context(conds, options)
+                context = conds_data.context(workers if self._mixes else parents, call.options)
                 number = run.post("stage", context, *ahead[:2], last=staging.cut.last)
             except NotPartitionable as error:
                 self.obstacle = str(error)
@@ -145,21 +134,17 @@ class Parallelism:
             if number is not None:
                 self._asked = number, ahead[2]
         since = time.monotonic()
-        finishing = with_each_forward(options, staging.finishing(boundary))
-        out: list[torch.Tensor] = executor(model, branches[0], x, sigma, finishing)
-        self._own_seconds = own_seconds = time.monotonic() - since
+        out = call.of(parents, with_each_forward(call.options, staging.finishing(boundary)))
+        self._own_seconds = stepper.record.own_seconds = time.monotonic() - since
         run.report.pipelined += 1
-        run.report.own_stage_seconds += own_seconds
-        index = next(i for i, cond in enumerate(branches[0]) if cond is not None)
-        uncond = stepper.saw_pipelined(out[index])
-        for i, cond in enumerate(branches[1]):
-            if cond is not None:
-                out[i] = uncond
+        run.report.own_stage_seconds += self._own_seconds
+        uncond = stepper.saw_pipelined(out[call.branches[0]])
+        for index in call.branches[1:]:
+            out[index] = uncond
         return out
 
     def finish(self, run: Run | None) -> None:
         """The run is over, however it ended: what is under way is not wanted."""
-        self.stepper.close()
         if self._asked is not None and run is not None:
             self._asked = None
             run.cancel()

@@ -12,13 +12,15 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
-from hybrid_core.comfy_bridge.parallelism import IN_FULL, Conds, Parallelism
+from hybrid_core.comfy_bridge.evaluation import Evaluation, Options
+from hybrid_core.comfy_bridge.parallelism import IN_FULL, Parallelism
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Tuning
 from hybrid_core.errors import NotPartitionable
-from hybrid_core.report import Report
+from hybrid_core.report import Report, StepRecord, Watcher
 from hybrid_core.run import Run
+from hybrid_core.stepper import Stepper
 
 Announce = Callable[[str], None]
 
@@ -31,15 +33,19 @@ class Partition:
         patcher: ModelPatcher,
         session: Session,
         announce: Announce,
-        mode: str,
+        watcher: Watcher,
+        report: Report,
         tuning: Tuning,
+        stepper: Stepper,
         parallelism: Parallelism | None,
         one_branch: bool,
     ):
         """parallelism: of a mode that has such a stage; one_branch: the guider has cfg 1."""
-        self._patcher, self._session, self._announce = patcher, session, announce
-        self.report = Report(mode)
-        self._tuning, self._parallelism, self._one_branch = tuning, parallelism, one_branch
+        self.report = report
+        self._patcher, self._session = patcher, session
+        self._announce, self._watcher = announce, watcher
+        self._tuning, self._one_branch = tuning, one_branch
+        self._stepper, self._parallelism = stepper, parallelism
         self._run: Run | None = None
         self._local = False
         self._announced = False
@@ -47,6 +53,7 @@ class Partition:
 
     def begin(self, model_options: dict[str, Any]) -> None:
         """Start what takes time: the worker's process and its replica."""
+        self._watcher.began(self.report)
         if support.replaces_evaluation(model_options):
             self._stay_local("another node evaluates the branches itself")
         elif not self._one_branch or self._parallelism is not None:
@@ -54,140 +61,162 @@ class Partition:
             if run is not None:
                 run.prepare()
 
-    def evaluate(
-        self,
-        executor: Any,
-        model: Any,
-        conds: Conds,
-        x: torch.Tensor,
-        sigma: torch.Tensor,
-        options: dict[str, Any],
-    ) -> list[torch.Tensor]:
+    def evaluate(self, call: Evaluation) -> list[torch.Tensor]:
         """What ComfyUI's calc_cond_batch returns: denoised latents, one of x's shape a branch."""
-        count = sum(cond is not None for cond in conds)
-        staged = self._staged(count)
-        if count < 2 and staged is None:
-            self.report.single += 1
-            return executor(model, conds, x, sigma, options)  # type: ignore[no-any-return]
-        decision = staged.begin(self._run, x, sigma) if staged else IN_FULL
-        run, began = self._ready_run(conds, options), time.monotonic()
-        parents, workers = divided(conds)
-        if staged is not None and decision.pipelined and run is not None:
-            out = staged.evaluate(run, executor, model, (parents, workers), x, sigma, options)
-            if out is not None:
-                return out
-        mine = options
+        began, count = time.monotonic(), len(call.branches)
+        if self._run is not None:
+            self._run.times = None
+        is_step = count == (1 if self._one_branch else 2)
+        staged = self._staged(count) if is_step or count > 2 else None
         if staged is not None:
-            mine = staged.watched(model, options, decision.capture)  # type: ignore[assignment]
-        if count < 2:
-            out = executor(model, conds, x, sigma, mine)
-            theirs = None
-            self.report.single += 1
-            self.report.single_seconds += time.monotonic() - began
+            decision = staged.begin(self._run, call.x, call.sigma)
         else:
-            last = staged.asks_boundary(decision.capture) if staged else None
-            capture = {} if last is None else {"last": last}
-            out, theirs = self._exact(
-                run, executor, model, (conds, parents, workers), x, sigma, options, mine, capture
-            )
-        if staged is not None:
-            present = [index for index, cond in enumerate(conds) if cond is not None]
-            results = [out[index] for index in present]
-            shift = staged.saw_exact(run, results[0], results[1] if count > 1 else None, theirs)
-            if shift is not None:
-                for index in present:
-                    out[index] = out[index] + shift
+            decision = self._stepper.begin(call.x, call.sigma) if is_step else IN_FULL
+        record = self._stepper.record if is_step else StepRecord()
+        self.report.steps.append(record)
+        run = self._ready_run(call) if count > 1 or staged is not None else None
+        out = None
+        if staged is not None and decision.pipelined and run is not None:
+            out = staged.evaluate(run, call)
+        if out is None:
+            capture = decision.capture and staged is not None
+            out, theirs = self._in_full(run, call, staged, capture, record)
+            if is_step:
+                self._saw_exact(run, call, staged, out, theirs)
+        if self._run is not None and self._run.times is not None:
+            record.worker_seconds, record.waited_seconds = self._run.times
+        record.seconds = time.monotonic() - began
+        self._watcher.stepped(self.report)
         return out
+
+    def _in_full(
+        self,
+        run: Run | None,
+        call: Evaluation,
+        staged: Parallelism | None,
+        capture: bool,
+        record: StepRecord,
+    ) -> tuple[list[torch.Tensor], Any]:
+        """Every branch in full; the worker's boundaries where the Parallelism stage wants them."""
+        mine = call.options
+        if staged is not None:
+            mine = staged.watched(call.model, call.options, capture)
+        if len(call.branches) > 1:
+            last = staged.asks_boundary(capture) if staged is not None else None
+            return self._exact(run, call, mine, {} if last is None else {"last": last}, record)
+        since = time.monotonic()
+        out = call.of(call.conds, mine)
+        record.kind, record.own_seconds = "single", time.monotonic() - since
+        self.report.single += 1
+        self.report.single_seconds += record.own_seconds
+        return out, None
 
     def _exact(
         self,
         run: Run | None,
-        executor: Any,
-        model: Any,
-        branches: tuple[Conds, Conds, Conds],
-        x: torch.Tensor,
-        sigma: torch.Tensor,
-        options: Any,
-        mine: Any,
+        call: Evaluation,
+        mine: Options,
         capture: dict[str, int],
+        record: StepRecord,
     ) -> tuple[list[torch.Tensor], Any]:
-        """Every branch in full; the worker's boundaries where `capture` asks for them.
-
-        branches: all, the parent's, the worker's; mine: options of the parent's own evaluation.
-        """
-        conds, parents, workers = branches
+        """As `_in_full`, of two branches and more; mine: options of the parent's own evaluation."""
+        parents, workers = call.divided()
         began, number = time.monotonic(), None
         if run is not None:
             try:
-                number = run.post("step", conds_data.context(workers, options), x, sigma, **capture)
+                context = conds_data.context(workers, call.options)
+                number = run.post("step", context, call.x, call.sigma, **capture)
             except NotPartitionable as error:
                 self._stay_local(str(error))
         if number is None and (self._run is None or not self._run.apart):
-            return self._alone(executor, model, conds, x, sigma, options), None
+            return self._alone(call, record), None
         results = boundary = None
         theirs = [index for index, cond in enumerate(workers) if cond is not None]
         try:
             since = time.monotonic()
-            out: list[torch.Tensor] = executor(model, parents, x, sigma, mine)
+            out = call.of(parents, mine)
+            record.own_seconds = time.monotonic() - since
             if number is not None and run is not None:
-                taken = run.collect(number, x, len(theirs), began, time.monotonic() - since)
+                taken = run.collect(number, call.x, len(theirs), began, record.own_seconds)
                 results, boundary = taken if taken is not None else (None, None)
         except BaseException:
             if number is not None and run is not None:
                 run.cancel()  # of a step only: a replica being loaded is wanted by the next run
             raise
         if results is None:
-            others = executor(model, workers, x, sigma, options)
+            others = call.of(workers)
             results = [others[index] for index in theirs]
-            self.report.local += 1
-            self.report.local_seconds += time.monotonic() - since
+            self._count_local(record, since)
         for index, result in zip(theirs, results, strict=True):
             out[index] = result
         return out, boundary
 
-    def _alone(
-        self, executor: Any, model: Any, conds: Conds, x: Any, sigma: Any, options: Any
-    ) -> list[torch.Tensor]:
+    def _alone(self, call: Evaluation, record: StepRecord) -> list[torch.Tensor]:
         since = time.monotonic()
-        out: list[torch.Tensor] = executor(model, conds, x, sigma, options)
-        self.report.local += 1
-        self.report.local_seconds += time.monotonic() - since
+        out = call.of(call.conds)
+        self._count_local(record, since)
         return out
 
+    def _count_local(self, record: StepRecord, since: float) -> None:
+        record.kind = "local"
+        self.report.local += 1
+        self.report.local_seconds += time.monotonic() - since
+
+    def _saw_exact(
+        self,
+        run: Run | None,
+        call: Evaluation,
+        staged: Parallelism | None,
+        out: list[torch.Tensor],
+        theirs: Any,
+    ) -> None:
+        """Learn from a step in full; may change `out` by what it makes good."""
+        cond, uncond = out[call.branches[0]], None
+        if len(call.branches) > 1:
+            uncond = out[call.branches[1]]
+        if staged is not None:
+            shift = staged.saw_exact(run, cond, uncond, theirs)
+        else:
+            shift = self._stepper.saw_exact(cond, uncond)
+        if shift is not None:
+            for index in call.branches:
+                out[index] = out[index] + shift
+
     def _staged(self, count: int) -> Parallelism | None:
-        """The Parallelism stage, if this evaluation is one of its run's steps."""
+        """The Parallelism stage, while this run has one."""
         staged = self._parallelism
         if staged is None or staged.obstacle is not None or self._local:
             return None
         if count > 2:
             staged.obstacle = "this guider evaluates more than two branches"
-        expected = 1 if self._one_branch else 2
-        return staged if staged.obstacle is None and count == expected else None
+        return staged if staged.obstacle is None else None
 
-    def _ready_run(self, conds: Conds, options: dict[str, Any]) -> Run | None:
+    def _ready_run(self, call: Evaluation) -> Run | None:
         """The run, when the worker can take part in this evaluation."""
         run = self._ensure_run()
         if run is None:
             return None
         try:
-            support.check_conds(conds)
-            support.check_options(options)
+            support.check_conds(call.conds)
+            support.check_options(call.options)
         except NotPartitionable as error:
             self._stay_local(str(error))
             return None
         return run if run.ready() else None
 
-    def finish(self) -> None:
-        """After the run, however it ended."""
+    def finish(self, status: str) -> None:
+        """After the run, however it ended: done, interrupted or failed."""
         self._session.active_runs -= 1
+        self.report.status = status
+        self._stepper.close()
         staged = self._parallelism
         if staged is not None:
             staged.finish(self._run)
-            self.report.steps = staged.stepper.records
             self.report.cut = staged.cut_name
             obstacle = staged.obstacle or staged.stepper.obstacle
             if obstacle and not self.report.pipelined and not self._local:
                 self.report.reasons.append(f"both branches in full at every step: {obstacle}")
+        self._watcher.ended(self.report)
         if self.report.reasons:
             self._say(self.report.line())
 
@@ -214,11 +243,3 @@ class Partition:
         if not self._announced:
             self._announced = True
             self._announce(text)
-
-
-def divided(conds: Conds) -> tuple[Conds, Conds]:
-    """The parent's branches and the worker's: every other one that is there."""
-    theirs = [index for index, cond in enumerate(conds) if cond is not None][1::2]
-    parents: Conds = [None if i in theirs else cond for i, cond in enumerate(conds)]
-    workers: Conds = [cond if i in theirs else None for i, cond in enumerate(conds)]
-    return parents, workers

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -18,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
-from hybrid_core.errors import ConfigError, NotPartitionable
+from hybrid_core.errors import ConfigError, NotPartitionable, WorkerError
 from hybrid_core.report import Report
 from hybrid_core.run import Partner, Run
 from hybrid_core.stages.plan import Cut
@@ -26,6 +27,7 @@ from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
 WATCH_SECONDS = 1.0
+STATUS_SECONDS = 2.0
 
 
 class Session:
@@ -38,19 +40,14 @@ class Session:
             weakref.WeakKeyDictionary()
         )  # by model and latent shape: where its network is cut
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
+        self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
         self._partner: Partner | None = None
         self._watch: threading.Thread | None = None
 
     def partner(self) -> Partner:
         """The partner of this process. Raises NotPartitionable when there is no second device."""
         if self._partner is None:
-            device = self._device()
-            if device is None:
-                raise NotPartitionable(
-                    "there is no second GPU: ComfyUI sees "
-                    f"{torch.cuda.device_count()} (is CUDA_VISIBLE_DEVICES hiding one?)"
-                )
-            host = WorkerHost(device, self.settings, parent_process.describe())
+            host = WorkerHost(self.device(), self.settings, parent_process.describe())
             self._partner = Partner(host)
         if self._watch is None or not self._watch.is_alive():
             self._watch = threading.Thread(target=self._watching, name="hybrid-watch", daemon=True)
@@ -83,20 +80,87 @@ class Session:
             with self._partner.host.lock:
                 self._partner.host.stop()
 
+    def start(self) -> None:
+        """Start the worker without a model. Raises NotPartitionable, WorkerFailed."""
+        host = self.partner().host
+        with host.lock:
+            host.start()
+
+    def keep_idle(self, seconds: float) -> None:
+        """How long an unused worker is kept. Raises ConfigError."""
+        self.settings = replace(self.settings, idle_seconds=seconds)
+
+    @property
+    def host(self) -> WorkerHost | None:
+        return None if self._partner is None else self._partner.host
+
+    @property
+    def replica_name(self) -> str | None:
+        """Class of the model that the worker holds."""
+        return None if self._partner is None else self._partner.model_name
+
+    def state(self) -> str:
+        """Of the worker: none, starting, ready or busy."""
+        host = self.host
+        if host is None or host.pid is None:
+            return "none"
+        if host.start_seconds is None and not self._came_up(host):
+            return "starting"
+        return "busy" if self.active_runs else "ready"
+
     @staticmethod
-    def _device() -> WorkerDevice | None:
+    def _came_up(host: WorkerHost) -> bool:
+        with host.lock:
+            try:
+                return host.ready()
+            except WorkerError as error:
+                host.kill(str(error))
+                return False
+
+    def status(self) -> dict[str, Any]:
+        """What the worker says of itself; empty while it has something else to do."""
+        host = self.host
+        if host is None or self.active_runs or not host.lock.acquire(blocking=False):
+            return {}
         try:
-            return worker_device(os.environ.get(DEVICE_VARIABLE), _other_gpu())
+            if host.pid is None or not host.ready() or not host.idle():
+                return {}
+            used = host.last_used  # being looked at is not being used
+            reply = host.wait(host.post("status", {}), "ok", STATUS_SECONDS)
+            host.last_used = used
+            return dict(reply.fields)
+        except WorkerError as error:
+            host.kill(str(error))
+            return {}
+        finally:
+            host.lock.release()
+
+    @staticmethod
+    def device() -> WorkerDevice:
+        """The worker's. Raises NotPartitionable when there is none."""
+        try:
+            device = worker_device(os.environ.get(DEVICE_VARIABLE), _other_gpu())
         except ConfigError as error:
             raise NotPartitionable(str(error)) from error
+        if device is None:
+            raise NotPartitionable(
+                "there is no second GPU: ComfyUI sees "
+                f"{torch.cuda.device_count()} (is CUDA_VISIBLE_DEVICES hiding one?)"
+            )
+        return device
 
     def _watching(self) -> None:
+        seen: Any = None
         while True:
             time.sleep(WATCH_SECONDS)
             why = self._why_stop()
             if why is not None:
                 log.info("worker stopped: %s", why)
                 self.stop()
+            now = self.state(), self.host.last_error if self.host else None
+            if now != seen:
+                seen = now
+                self.on_change()
 
     def _why_stop(self) -> str | None:
         partner = self._partner

@@ -52,6 +52,7 @@ class ReplicaSource:
         self._network = network
         self._portrait = portrait(network, _weights(network))
         self.base_key = self.key = _digest(self._portrait)
+        self.name = type(network).__name__
 
     def payload(self, with_base: bool) -> dict[str, Any]:
         """Data of the replica, always whole."""

@@ -99,10 +99,11 @@ def test_first_difference_names_the_weight():
 
 # modules import only from their own rank or a lower one; the worker's entry composes its process
 RANKS = [
-    ("errors", "config", "demo_words", "checksum", "policy"),
+    ("errors", "config", "demo_words", "checksum", "policy", "report", "live", "curve"),
+    ("curve_figure",),
     ("transport",),
     ("worker",),
-    ("stages", "discrepancy", "guidance", "features", "stepper", "report", "run"),
+    ("stages", "discrepancy", "guidance", "features", "stepper", "run"),
     ("comfy_bridge", "diffusers_bridge"),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}
@@ -110,6 +111,8 @@ WITHOUT_TORCH = (
     "errors",
     "config",
     "policy",
+    "report",
+    "live",
     "stages/plan",
     "demo_words",
     "transport/wire",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hybrid_core.config import Tuning
-from hybrid_core.policy import Adaptive, Paper, PaperParameters, policy_for, step_lengths
+from hybrid_core.policy import Adaptive, Exact, Paper, PaperParameters, policy_for, step_lengths
 from hybrid_core.report import Report, kinds
 from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
 
@@ -212,3 +212,23 @@ def test_a_latent_that_is_not_finite_is_evaluated_in_full():
 )
 def test_ideal_ratio_is_step_arithmetic(counts, ideal):
     assert Report(**counts).ideal == pytest.approx(ideal)
+
+
+def test_parts_of_a_latent_are_watched_without_harm():
+    """Context windows: several shapes at one sigma, none like the mask."""
+    stepper = Stepper(Exact(), SIGMAS, mask=torch.ones(1, 1, 8, 8))
+    for sigma in SIGMAS[:4]:
+        for width in (3, 3, 5):
+            x = torch.randn(2, 4, 8, width)
+            assert not stepper.begin(x, torch.full((2,), sigma)).pipelined
+            assert stepper.saw_exact(x * 0.5, x * 0.4) is None
+    stepper.close()
+    assert len(stepper.records) == 12 and {r.discrepancy for r in stepper.records} == {None}
+    free = Stepper(Exact(), SIGMAS)
+    for sigma in SIGMAS[:4]:
+        for width in (3, 3, 5):
+            x = torch.randn(2, 4, 8, width)
+            assert not free.begin(x, torch.full((2,), sigma)).pipelined
+            assert free.saw_exact(x * 0.5, x * 0.4) is None
+    free.close()
+    assert len(free.records) == 12

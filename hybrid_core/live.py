@@ -1,0 +1,171 @@
+"""Runs as they go on, told in small messages: what the widget in the node draws.
+
+A message carries the rows that are new; a snapshot is a message with all of them. Rows are
+[step, kind, sigma, discrepancy, drift, ms, own ms, worker's ms, ms waited for it].
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from hybrid_core.report import Report, StepRecord
+
+log = logging.getLogger("hybrid_ksampler")
+KEPT = 32  # runs, oldest out first
+GAP_SECONDS = 1 / 15  # between two messages, of all runs together
+
+Message = dict[str, Any]
+Send = Callable[[Message], None]
+
+
+class Live:
+    """The latest runs, and their messages no faster than one each GAP_SECONDS.
+
+    send: called on the sampling thread or on a timer's.
+    """
+
+    def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic):
+        self._send, self._clock = send, clock
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._waiting: OrderedDict[str, LiveRun] = OrderedDict()
+        self._sent_at = -math.inf
+        self._timer: threading.Timer | None = None
+
+    def snapshots(self, workflow_id: str | None = None) -> list[Message]:
+        """Of one workflow's runs, or of all; oldest first."""
+        with self._lock:
+            runs = list(self._runs.values())
+        return [
+            run.snapshot()
+            for run in runs
+            if workflow_id is None or run.state["workflow_id"] == workflow_id
+        ]
+
+    def changed(self, run: LiveRun) -> None:
+        """Tell of `run` now or as soon as the pace allows it."""
+        with self._lock:
+            name = run.state["run"]
+            self._runs[name] = run
+            while len(self._runs) > KEPT:
+                self._runs.popitem(last=False)
+            self._waiting[name] = run
+            if self._timer is None:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Send one message and come back for the rest; the lock is held."""
+        self._timer = None
+        if not self._waiting:
+            return
+        left = self._sent_at + GAP_SECONDS - self._clock()
+        if left <= 0:
+            _, run = self._waiting.popitem(last=False)
+            self._sent_at, left = self._clock(), GAP_SECONDS
+            try:
+                self._send(run.message())
+            except Exception:  # noqa: BLE001  a picture of the run must not cost the run
+                log.exception("a run could not be shown")
+        if self._waiting:
+            self._timer = threading.Timer(left, self._later)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _later(self) -> None:
+        with self._lock:
+            self._flush()
+
+
+class LiveRun:
+    """One run of one node."""
+
+    def __init__(self, address: Message, report: Report):
+        """address: node, prompt_id and workflow_id."""
+        self.state: Message = {
+            "run": uuid.uuid4().hex, **address, "seq": 0, "started": time.time(),
+        }  # fmt: skip
+        self._rows: list[list[Any]] = []
+        self._sent = 0
+        self.update(report)
+
+    def update(self, report: Report) -> None:
+        """Take in what the run did since."""
+        # a step's discrepancy is known when the next one begins
+        start = max(0, len(self._rows) - 1)
+        self._rows = self._rows[:start] + [row(record) for record in report.steps[start:]]
+        self.state = {
+            **self.state,
+            "total": report.total, "mode": report.mode, "tolerance": report.tolerance,
+            "status": report.status, "reasons": list(report.reasons), "cut": report.cut,
+            "ideal": number(report.ideal), "ratio": number(report.ratio),
+        }  # fmt: skip
+
+    def message(self) -> Message:
+        """What is new since the last message."""
+        self.state = {**self.state, "seq": self.state["seq"] + 1}
+        rows, start = self._rows, max(0, self._sent - 1)
+        self._sent = len(rows)
+        return {**self.state, "start": start, "rows": rows[start:]}
+
+    def snapshot(self) -> Message:
+        return {**self.state, "start": 0, "rows": list(self._rows)}
+
+
+class LiveNode:
+    """A Watcher for one execution of a node, which may sample more than once."""
+
+    def __init__(self, live: Live, address: Callable[[], Message]):
+        """address: node, prompt_id and workflow_id, asked when a run begins."""
+        self._live, self._address = live, address
+        self._runs: list[tuple[Report, LiveRun]] = []  # a sampler inside a sampler is its own run
+        waiting = Report(mode="off", status="waiting")
+        # the latest run's snapshot; filled in place, as ComfyUI keeps a node's output for replay
+        self.shown = LiveRun(address(), waiting).snapshot()
+
+    def began(self, report: Report) -> None:
+        run = LiveRun(self._address(), report)
+        self._runs.append((report, run))
+        self._live.changed(run)
+
+    def stepped(self, report: Report) -> None:
+        run = self._of(report)
+        run.update(report)
+        self._live.changed(run)
+
+    def ended(self, report: Report) -> None:
+        self.stepped(report)
+        self.shown.update(self._of(report).snapshot())
+        self._runs = [(known, run) for known, run in self._runs if known is not report]
+
+    def did_not_share(self, report: Report) -> None:
+        """Of an execution that is KSampler's own."""
+        self.began(report)
+        self.ended(report)
+
+    def _of(self, report: Report) -> LiveRun:
+        return next(run for known, run in self._runs if known is report)
+
+
+def row(record: StepRecord) -> list[Any]:
+    """A step as the widget wants it; times in milliseconds."""
+    seconds = (record.seconds, record.own_seconds, record.worker_seconds, record.waited_seconds)
+    return [
+        record.step,
+        record.kind,
+        number(record.sigma),
+        number(record.discrepancy),
+        number(record.drift),
+        *(number(None if value is None else value * 1000) for value in seconds),
+    ]
+
+
+def number(value: float | None) -> float | None:
+    """Four digits; None for what is not finite, which JSON does not have."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

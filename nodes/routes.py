@@ -1,0 +1,79 @@
+"""Routes on ComfyUI's own server: the runs, the two processes, and three buttons."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from hybrid_core.comfy_bridge.overview import overview
+from hybrid_core.comfy_bridge.session import SESSION
+from hybrid_core.errors import HybridError
+
+from . import monitor
+
+PREFIX = "/hybrid_ksampler"
+
+
+def tell_of_worker() -> None:
+    monitor.tell_of_worker(overview(SESSION))
+
+
+def add_routes() -> None:
+    """To the running server, if there is one."""
+    table = monitor.routes()
+    if table is None:
+        return
+
+    @table.get(f"{PREFIX}/runs")
+    async def runs(request: web.Request) -> web.Response:
+        return web.json_response(
+            {"runs": monitor.LIVE.snapshots(request.query.get("workflow_id") or None)}
+        )
+
+    @table.get(f"{PREFIX}/worker")
+    async def worker(_: web.Request) -> web.Response:
+        return await _after(lambda: None)
+
+    @table.post(f"{PREFIX}/worker/start")
+    async def start(_: web.Request) -> web.Response:
+        return await _after(SESSION.start)
+
+    @table.post(f"{PREFIX}/worker/free")
+    async def free(_: web.Request) -> web.Response:
+        return await _after(SESSION.stop)
+
+    @table.post(f"{PREFIX}/worker/restart")
+    async def restart(_: web.Request) -> web.Response:
+        return await _after(SESSION.stop, SESSION.start)
+
+    @table.post(f"{PREFIX}/settings")
+    async def settings(request: web.Request) -> web.Response:
+        try:
+            told = await request.json()
+        except ValueError:
+            return _refused("the body is not JSON")
+        seconds = told.get("idle_seconds") if isinstance(told, dict) else None
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+            return _refused(f"expected {{'idle_seconds': a number}}, the body is {told!r:.200}")
+        return await _after(lambda: SESSION.keep_idle(float(seconds)))
+
+
+async def _after(*actions: Callable[[], Any]) -> web.Response:
+    """Both processes once the actions are done, off the server's own thread."""
+
+    def act() -> dict[str, Any]:
+        for action in actions:
+            action()
+        return overview(SESSION)
+
+    try:
+        return web.json_response(await asyncio.to_thread(act))
+    except HybridError as error:
+        return _refused(str(error))
+
+
+def _refused(why: str) -> web.Response:
+    return web.json_response({"error": why}, status=400)

@@ -1,0 +1,177 @@
+"""What a page is told of runs, and how often."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from hybrid_core.live import GAP_SECONDS, KEPT, Live, LiveNode
+from hybrid_core.report import Report, StepRecord
+
+ADDRESS = {"node": "4:2", "prompt_id": "p", "workflow_id": "w"}
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Never(threading.Timer):
+        def start(self):
+            self.args_seen = self.interval  # nothing is sent behind the test's back
+
+    monkeypatch.setattr(threading, "Timer", Never)
+    return Clock()
+
+
+def setting(clock):
+    sent = []
+    live = Live(sent.append, clock)
+    return live, LiveNode(live, lambda: dict(ADDRESS)), sent
+
+
+def step(report, number, **values):
+    report.steps.append(StepRecord(number, 1.0 - number / 10, seconds=0.01, **values))
+
+
+def rebuilt(sent):
+    """Rows as a page puts them together."""
+    rows = []
+    for message in sent:
+        rows = rows[: message["start"]] + message["rows"]
+    return rows
+
+
+def test_messages_are_deltas_that_make_the_snapshot(clock):
+    live, node, sent = setting(clock)
+    report = Report("adaptive", tolerance=0.006, total=4)
+    node.began(report)
+    for number in range(4):
+        clock.now += 1
+        live._later()
+        if number:
+            report.steps[-1].discrepancy = 0.1 * number  # known at the next step
+        step(report, number)
+        node.stepped(report)
+    report.status = "done"
+    clock.now += 1
+    live._later()
+    node.ended(report)
+    clock.now += 1
+    live._later()
+    (snapshot,) = live.snapshots()
+    assert rebuilt(sent) == snapshot["rows"] and len(snapshot["rows"]) == 4
+    assert [row[3] for row in snapshot["rows"]] == [0.1, 0.2, 0.3, None]
+    assert [m["seq"] for m in sent] == list(range(1, len(sent) + 1))
+    assert all(len(m["rows"]) <= 2 for m in sent), "deltas, not everything each time"
+    assert sent[-1]["status"] == "done" and {m["node"] for m in sent} == {"4:2"}
+    assert node.shown == snapshot
+
+
+def test_no_faster_than_the_pace_and_the_end_is_told(clock):
+    live, node, sent = setting(clock)
+    report = Report(total=100)
+    node.began(report)
+    for number in range(100):
+        step(report, number)
+        node.stepped(report)
+    report.status = "done"
+    node.ended(report)
+    assert len(sent) == 1, "the clock stood still"
+    clock.now += GAP_SECONDS
+    live._later()
+    assert len(sent) == 2 and sent[-1]["status"] == "done"
+    assert len(rebuilt(sent)) == 100
+    clock.now += 1
+    live._later()
+    assert len(sent) == 2, "nothing is left to tell"
+
+
+def test_pace_holds_for_all_runs_together_on_a_real_clock():
+    times, done = [], threading.Event()
+    nodes = []
+
+    def send(message):
+        times.append(live._clock())
+        if all(node.shown["status"] == "done" for node in nodes):
+            done.set()
+
+    live = Live(send)
+    nodes += [LiveNode(live, lambda: dict(ADDRESS)) for _ in range(3)]
+    reports = [Report(total=50) for _ in nodes]
+    for node, report in zip(nodes, reports, strict=True):
+        node.began(report)
+    for number in range(50):
+        for node, report in zip(nodes, reports, strict=True):
+            step(report, number)
+            node.stepped(report)
+    for node, report in zip(nodes, reports, strict=True):
+        report.status = "done"
+        node.ended(report)
+    assert done.wait(10)
+    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    assert pauses and min(pauses) >= GAP_SECONDS * 0.99
+
+
+def test_what_json_does_not_have_becomes_null(clock):
+    live, node, sent = setting(clock)
+    report = Report(total=1)
+    step(report, 0, discrepancy=float("nan"), drift=float("inf"))
+    node.began(report)
+    text = json.dumps(sent[0], allow_nan=False)
+    assert json.loads(text)["rows"][0][3:5] == [None, None]
+
+
+def test_the_latest_runs_are_kept_and_one_workflow_can_be_asked_for(clock):
+    live, _, _ = setting(clock)
+    for number in range(KEPT + 5):
+        workflow = "even" if number % 2 == 0 else "odd"
+        address = {"node": str(number), "prompt_id": "p", "workflow_id": workflow}
+        LiveNode(live, lambda address=address: address).began(Report())
+    assert [s["node"] for s in live.snapshots()] == [str(n) for n in range(5, KEPT + 5)]
+    assert {s["workflow_id"] for s in live.snapshots("odd")} == {"odd"}
+
+
+def test_a_sampler_inside_a_sampler_is_a_run_of_its_own(clock):
+    live, node, _ = setting(clock)
+    outer, inner = Report(total=2), Report(total=1)
+    node.began(outer)
+    step(outer, 0)
+    node.stepped(outer)
+    node.began(inner)
+    step(inner, 0)
+    node.stepped(inner)
+    node.ended(inner)
+    step(outer, 1)
+    node.ended(outer)
+    assert [len(s["rows"]) for s in live.snapshots()] == [2, 1]
+    assert len(node.shown["rows"]) == 2
+
+
+def test_a_page_that_cannot_be_reached_costs_nothing(clock, caplog):
+    def broken(message):
+        raise RuntimeError("the loop is closed")
+
+    live = Live(broken, clock)
+    LiveNode(live, lambda: dict(ADDRESS)).began(Report())
+    assert "could not be shown" in caplog.text and len(live.snapshots()) == 1
+
+
+def test_a_reused_node_reports_to_the_prompt_that_runs_now(clock):
+    live, _, _ = setting(clock)
+    prompts = iter(["made", "first", "second"])
+    node = LiveNode(live, lambda: {**ADDRESS, "prompt_id": next(prompts)})
+    for _ in "12":
+        report = Report()
+        node.began(report)
+        node.ended(report)
+    assert [s["prompt_id"] for s in live.snapshots()] == ["first", "second"]
