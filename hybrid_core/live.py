@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hybrid_core.report import Report, StepRecord
@@ -22,13 +23,26 @@ KEPT = 32  # runs, oldest out first
 GAP_SECONDS = 1 / 15  # between two messages, of all runs together
 
 Message = dict[str, Any]
-Send = Callable[[Message], None]
+Send = Callable[[str, Message], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a run belongs: the node's execution id, and the page that asked for it if one did."""
+
+    node: str
+    prompt_id: str | None = None
+    workflow_id: str | None = None
+    client_id: str | None = None
+
+    def ids(self) -> Message:
+        return {"node": self.node, "prompt_id": self.prompt_id, "workflow_id": self.workflow_id}
 
 
 class Live:
     """The latest runs, and their messages no faster than one each GAP_SECONDS.
 
-    send: called on the sampling thread or on a timer's.
+    send: called with a client's id, on the sampling thread or on a timer's.
     """
 
     def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic):
@@ -69,8 +83,10 @@ class Live:
         if left <= 0:
             _, run = self._waiting.popitem(last=False)
             self._sent_at, left = self._clock(), GAP_SECONDS
+            message = run.message()
             try:
-                self._send(run.message())
+                if run.client_id is not None:
+                    self._send(run.client_id, message)
             except Exception:  # noqa: BLE001  a picture of the run must not cost the run
                 log.exception("a run could not be shown")
         if self._waiting:
@@ -86,10 +102,10 @@ class Live:
 class LiveRun:
     """One run of one node."""
 
-    def __init__(self, address: Message, report: Report):
-        """address: node, prompt_id and workflow_id."""
+    def __init__(self, address: Address, report: Report):
+        self.client_id = address.client_id
         self.state: Message = {
-            "run": uuid.uuid4().hex, **address, "seq": 0, "started": time.time(),
+            "run": uuid.uuid4().hex, **address.ids(), "seq": 0, "started": time.time(),
         }  # fmt: skip
         self._rows: list[list[Any]] = []
         self._sent = 0
@@ -121,8 +137,8 @@ class LiveRun:
 class LiveNode:
     """A Watcher for one execution of a node, which may sample more than once."""
 
-    def __init__(self, live: Live, address: Callable[[], Message]):
-        """address: node, prompt_id and workflow_id, asked when a run begins."""
+    def __init__(self, live: Live, address: Callable[[], Address]):
+        """address: asked when a run begins."""
         self._live, self._address = live, address
         self._runs: list[tuple[Report, LiveRun]] = []  # a sampler inside a sampler is its own run
         waiting = Report(mode="off", status="waiting")

@@ -9,7 +9,7 @@ from typing import Any
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from hybrid_core.live import Live, LiveNode
+from hybrid_core.live import Address, Live, LiveNode
 
 log = logging.getLogger("hybrid_ksampler")
 RUN_EVENT = "hybrid_ksampler.run"
@@ -21,10 +21,10 @@ def _server() -> Any | None:
     return getattr(PromptServer, "instance", None)
 
 
-def _tell_of_run(message: dict[str, Any]) -> None:
+def _tell_of_run(client_id: str, message: dict[str, Any]) -> None:
     server = _server()
     if server is not None:
-        server.send_sync(RUN_EVENT, message, server.client_id)
+        server.send_sync(RUN_EVENT, message, client_id)
 
 
 LIVE = Live(_tell_of_run)
@@ -44,19 +44,19 @@ def announcer(node_id: str | None) -> Callable[[str], None]:
 
 def watcher(node_id: str | None) -> LiveNode:
     """For the runs of a node; ComfyUI may keep its output and use it in a later prompt."""
-    return LiveNode(LIVE, lambda: {"node": str(node_id), **_prompt()})
+    return LiveNode(LIVE, lambda: _address(str(node_id)))
 
 
-def _prompt() -> dict[str, Any]:
-    """Ids of the prompt being executed and of the workflow that it was queued from."""
+def _address(node_id: str) -> Address:
+    """Of a run that begins now, in the prompt being executed."""
     context, server = get_executing_context(), _server()
     if context is None or server is None:
-        return {"prompt_id": None, "workflow_id": None}
+        return Address(node_id)
     for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
         if prompt_id == context.prompt_id:
             workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
-            return {"prompt_id": prompt_id, "workflow_id": workflow.get("id")}
-    return {"prompt_id": context.prompt_id, "workflow_id": None}
+            return Address(node_id, prompt_id, workflow.get("id"), extra.get("client_id"))
+    return Address(node_id, context.prompt_id)
 
 
 def prompt_running() -> bool:

@@ -212,10 +212,10 @@ class WorkerHost:
 
     def _require_channel(self) -> Channel:
         if self._channel is None:
-            raise WorkerDied("there is no worker")
+            raise WorkerDied("the worker was stopped")
         return self._channel
 
     def _require_arena(self) -> HostArena:
         if self._arena is None:
-            raise WorkerDied("there is no worker")
+            raise WorkerDied("the worker was stopped")
         return self._arena

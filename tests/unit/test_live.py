@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from hybrid_core.live import GAP_SECONDS, KEPT, Live, LiveNode
+from hybrid_core.live import GAP_SECONDS, KEPT, Address, Live, LiveNode
 from hybrid_core.report import Report, StepRecord
 
-ADDRESS = {"node": "4:2", "prompt_id": "p", "workflow_id": "w"}
+ADDRESS = Address("4:2", "p", "w", "page")
 
 
 class Clock:
@@ -35,8 +35,8 @@ def clock(monkeypatch):
 
 def setting(clock):
     sent = []
-    live = Live(sent.append, clock)
-    return live, LiveNode(live, lambda: dict(ADDRESS)), sent
+    live = Live(lambda client, message: sent.append(message), clock)
+    return live, LiveNode(live, lambda: ADDRESS), sent
 
 
 def step(report, number, **values):
@@ -100,13 +100,13 @@ def test_pace_holds_for_all_runs_together_on_a_real_clock():
     times, done = [], threading.Event()
     nodes = []
 
-    def send(message):
+    def send(client, message):
         times.append(live._clock())
         if all(node.shown["status"] == "done" for node in nodes):
             done.set()
 
     live = Live(send)
-    nodes += [LiveNode(live, lambda: dict(ADDRESS)) for _ in range(3)]
+    nodes += [LiveNode(live, lambda: ADDRESS) for _ in range(3)]
     reports = [Report(total=50) for _ in nodes]
     for node, report in zip(nodes, reports, strict=True):
         node.began(report)
@@ -135,7 +135,7 @@ def test_the_latest_runs_are_kept_and_one_workflow_can_be_asked_for(clock):
     live, _, _ = setting(clock)
     for number in range(KEPT + 5):
         workflow = "even" if number % 2 == 0 else "odd"
-        address = {"node": str(number), "prompt_id": "p", "workflow_id": workflow}
+        address = Address(str(number), "p", workflow)
         LiveNode(live, lambda address=address: address).began(Report())
     assert [s["node"] for s in live.snapshots()] == [str(n) for n in range(5, KEPT + 5)]
     assert {s["workflow_id"] for s in live.snapshots("odd")} == {"odd"}
@@ -158,20 +158,32 @@ def test_a_sampler_inside_a_sampler_is_a_run_of_its_own(clock):
 
 
 def test_a_page_that_cannot_be_reached_costs_nothing(clock, caplog):
-    def broken(message):
+    def broken(client, message):
         raise RuntimeError("the loop is closed")
 
     live = Live(broken, clock)
-    LiveNode(live, lambda: dict(ADDRESS)).began(Report())
+    LiveNode(live, lambda: ADDRESS).began(Report())
     assert "could not be shown" in caplog.text and len(live.snapshots()) == 1
 
 
 def test_a_reused_node_reports_to_the_prompt_that_runs_now(clock):
     live, _, _ = setting(clock)
     prompts = iter(["made", "first", "second"])
-    node = LiveNode(live, lambda: {**ADDRESS, "prompt_id": next(prompts)})
+    node = LiveNode(live, lambda: Address("4", next(prompts)))
     for _ in "12":
         report = Report()
         node.began(report)
         node.ended(report)
     assert [s["prompt_id"] for s in live.snapshots()] == ["first", "second"]
+
+
+def test_each_page_hears_of_its_own_runs_only(clock):
+    sent = []
+    live = Live(lambda client, message: sent.append((client, message["node"])), clock)
+    for node, client in (("1", "a"), ("2", None), ("3", "b")):
+        LiveNode(live, lambda node=node, client=client: Address(node, "p", "w", client)).began(
+            Report()
+        )
+        clock.now += 1
+        live._later()
+    assert sent == [("a", "1"), ("b", "3")] and len(live.snapshots()) == 3

@@ -1,0 +1,111 @@
+"""What a watcher is told of runs, whatever becomes of them."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import pytest
+import torch
+from helpers import Watched, bring_up, guider, quiet, sample
+
+from hybrid_core.comfy_bridge.attach import attach, watched
+
+
+class Notes:
+    """A Watcher that writes down what it hears."""
+
+    def __init__(self):
+        self.heard = []
+        self.report = None
+
+    def began(self, report):
+        self.report = report
+        self.heard.append("began")
+
+    def stepped(self, report):
+        assert report is self.report
+        self.heard.append(report.steps[-1].kind)
+
+    def ended(self, report):
+        assert report is self.report
+        self.heard.append(report.status)
+
+
+def followed(demo, session, mode="exact", kind="mmdit"):
+    notes = Notes()
+    return attach(demo[kind], mode, quiet, session, lambda _: None, watcher=notes), notes
+
+
+def test_every_step_is_told_with_its_times(demo, session):
+    bring_up(session, demo["mmdit"])
+    model, notes = followed(demo, session)
+    sample(model, "mmdit", steps=5)
+    assert notes.heard == ["began", *["exact"] * 5, "done"]
+    for number, step in enumerate(notes.report.steps):
+        assert step.step == number and 0 < step.discrepancy < 2
+        assert step.seconds >= step.own_seconds > 0 and step.worker_seconds > 0
+        assert step.waited_seconds >= 0
+    assert notes.report.ratio > 0 and notes.report.total == 5
+
+
+def test_one_branch_is_called_single(demo, session):
+    model, notes = followed(demo, session)
+    sample(model, "mmdit", cfg=1.0)
+    assert notes.heard == ["began", *["single"] * 4, "done"]
+    assert all(step.discrepancy is None for step in notes.report.steps)
+
+
+def test_local_run_shows_its_curve_too(demo, own_session, monkeypatch):
+    monkeypatch.setenv("HYBRID_KSAMPLER_DEVICE", "")
+    session = own_session()
+    model, notes = followed(demo, session, "adaptive")
+    seen = sample(model, "mmdit")
+    assert torch.equal(seen, sample(demo["mmdit"], "mmdit")), "watched, and KSampler's bits"
+    assert notes.heard == ["began", *["local"] * 4, "done"]
+    assert all(step.discrepancy > 0 for step in notes.report.steps)
+    assert "no second GPU" in notes.report.reasons[0] and notes.report.ratio is None
+    monkeypatch.setenv("HYBRID_KSAMPLER_DEVICE", "cpu:1")
+
+
+def test_adaptive_tells_what_it_weighed(demo, session):
+    bring_up(session, demo["mmdit"])
+    notes = Notes()
+    tuned = Watched(demo["mmdit"], session, "adaptive", tolerance=1.0)
+    sample(watched(tuned.model, notes), "mmdit", steps=16)
+    steps = notes.report.steps
+    assert "pipelined" in notes.heard and notes.report.tolerance == 1.0
+    for step in steps:
+        if step.kind == "pipelined":
+            assert step.drift <= 1.0 and step.discrepancy is None and step.own_seconds > 0
+    assert len(tuned.reports) == 1, "watching takes nothing from who was told before"
+
+
+class Fails(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (comfy.model_management.InterruptProcessingException, "interrupted"),
+        (Fails, "failed"),
+    ],
+)
+def test_a_run_that_ends_early_says_how(demo, session, error, status):
+    bring_up(session, demo["mmdit"])
+    model, notes = followed(demo, session)
+
+    def stop(step, *_):
+        if step == 1:
+            raise error
+
+    made = guider(model, "mmdit")
+    sampler = comfy.samplers.sampler_object("euler")
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 4)
+    noise = torch.randn(1, 48, 16, 16)
+    with torch.inference_mode(), pytest.raises(error):
+        made.sample(noise, torch.zeros_like(noise), sampler, sigmas, callback=stop)
+    assert notes.heard[-1] == status and notes.heard.count("exact") == 2
+
+
+def test_nothing_to_watch(demo):
+    assert watched(demo["mmdit"], Notes()) is None
