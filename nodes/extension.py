@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from hybrid_core.comfy_bridge.session import SESSION
 
 from .attaching import HybridAttachModel, HybridMonitor
+from .curve_image import HybridCurveImage
 from .demo import HybridDemoModel, HybridDemoPrompt
 from .monitor import prompt_running
 from .options import HybridOptions
@@ -21,6 +22,7 @@ class HybridExtension(ComfyExtension):
             HybridKSamplerAdvanced,
             HybridAttachModel,
             HybridMonitor,
+            HybridCurveImage,
             HybridOptions,
             HybridDemoModel,
             HybridDemoPrompt,
