@@ -1,0 +1,65 @@
+/** Runs as the server sends them, for the tests. */
+
+import { readFileSync } from "node:fs";
+import * as words from "../../web/lib/words.mjs";
+
+export const ENGLISH = JSON.parse(
+  readFileSync(new URL("../../locales/en/main.json", import.meta.url), "utf-8"),
+);
+
+/** The pack's words in English. */
+export function english() {
+  words.use({ en: ENGLISH });
+  return words;
+}
+
+const LETTERS = { E: "exact", p: "pipelined", L: "local", s: "single" };
+
+/** A row for each letter of `kinds`: E exact, p pipelined, L local, s single. */
+export function rows(kinds, { own = 100, worker = 80, calls = 1 } = {}) {
+  return [...kinds].map((letter, index) => {
+    const kind = LETTERS[letter];
+    const shared = kind === "exact" || kind === "pipelined";
+    const known = kind === "exact" || kind === "local";
+    const waited = Math.max(0, worker - own);
+    return [
+      Math.floor(index / calls),
+      kind,
+      10 - index / 10,
+      known ? 0.5 / (index + 1) : null,
+      known ? 0.01 / (index + 1) : null,
+      own + (shared ? waited : 0) + 1,
+      own,
+      shared ? worker : null,
+      shared ? waited : null,
+    ];
+  });
+}
+
+/** A snapshot; `kinds` as for rows. */
+export function run(kinds, changes = {}, times = {}) {
+  return {
+    run: "r1",
+    node: "4",
+    prompt_id: "p1",
+    workflow_id: "w",
+    seq: 1,
+    start: 0,
+    rows: rows(kinds, times),
+    total: 20,
+    mode: "adaptive",
+    tolerance: 0.006,
+    status: "running",
+    reasons: [],
+    ideal: 2.41,
+    ratio: 1.98,
+    cut: null,
+    started: 1000,
+    ...changes,
+  };
+}
+
+/** An event with the rows of `whole` from `start` to `end`. */
+export function event(whole, seq, start, end, changes = {}) {
+  return { ...whole, seq, start, rows: whole.rows.slice(start, end), ...changes };
+}

@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { counted, duration, number, plain, text, use } from "../../web/lib/words.mjs";
+
+const messages = {
+  en: { hybrid_ksampler: { hello: "Hello {name}", "step.one": "{count} step", "step.other": "{count} steps", only: "only here" } },
+  ja: { hybrid_ksampler: { hello: "{name}さん" } },
+  fr: { g: {} },
+};
+
+test("nothing_is_said_before_the_words_are_there", () => {
+  assert.equal(text("hello"), "");
+});
+
+test("the_language_in_use_is_asked_each_time", () => {
+  let language = "ja";
+  use(messages, () => language);
+  assert.equal(text("hello", { name: "A" }), "Aさん");
+  language = "en";
+  assert.equal(text("hello", { name: "A" }), "Hello A");
+});
+
+test("what_a_language_lacks_is_english_and_what_nobody_has_is_the_key", () => {
+  for (const language of ["ja", "fr", "xx"]) {
+    use(messages, () => language);
+    assert.equal(text("only"), "only here");
+    assert.equal(text("nowhere"), "nowhere");
+  }
+});
+
+test("a_placeholder_without_a_value_stays", () => {
+  use(messages, () => "en");
+  assert.equal(text("hello"), "Hello {name}");
+  assert.equal(counted("step", 1), "1 step");
+  assert.equal(counted("step", 20), "20 steps");
+});
+
+test("numbers_and_durations_are_written_for_people", () => {
+  const numbers = [[0.04321, "0.0432"], [1.98, "1.98"], [12.345, "12.3"], [1234.5, "1235"], [0, "0"], [null, "–"], [NaN, "–"], [1e-7, "0.000000100"]];
+  for (const [value, expected] of numbers) assert.equal(number(value), expected);
+  assert.deepEqual([0.006, 0.0125, 1, null].map(plain), ["0.006", "0.0125", "1", "–"]);
+  const times = [[0.52, "0.52 ms"], [8, "8.0 ms"], [812.4, "812 ms"], [6903, "6.9 s"], [200_000, "3 min 20 s"], [null, "–"]];
+  for (const [value, expected] of times) assert.equal(duration(value), expected);
+});

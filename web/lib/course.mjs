@@ -1,0 +1,112 @@
+/** What a run's rows say: steps, stages, refreshes, and which side waited. Pure. */
+
+import { isRunning } from "./store.mjs";
+
+export const STAGES = ["warmup", "parallelism", "connecting"];
+const SHARED = new Set(["exact", "pipelined", "refresh"]);
+
+/**
+ * The course of a run: steps (one for each row, kind "refresh" where an exact row is inside the
+ * Parallelism stage), tau1 and tau2 (row numbers, null without a pipelined row), stages
+ * [{name, from, to}) in rows, span (rows on the axis) and perStep (rows a step).
+ */
+export function course(run) {
+  const kinds = run.rows.map((row) => row[1]);
+  const first = kinds.indexOf("pipelined");
+  const tau1 = first < 0 ? null : first;
+  const open = isRunning(run);
+  const last = kinds.lastIndexOf("pipelined") + 1;
+  const tau2 = tau1 === null ? null : open ? kinds.length : last;
+  const steps = run.rows.map((row, index) => stepOf(row, index, tau1, tau2));
+  const perStep = rowsAStep(run);
+  return {
+    steps,
+    tau1,
+    tau2: open ? null : tau2,
+    stages: stagesOf(run, tau1, tau2),
+    perStep,
+    span: Math.max(run.rows.length, Math.round((run.total || 0) * perStep), 1),
+    open,
+  };
+}
+
+function stepOf(row, index, tau1, tau2) {
+  const [step, kind, sigma, discrepancy, drift, ms, own, worker, waited] = row;
+  const inside = tau1 !== null && index >= tau1 && index < tau2;
+  return {
+    index,
+    step,
+    kind: inside && kind === "exact" ? "refresh" : kind,
+    stage: tau1 === null || index < tau1 ? "warmup" : inside ? "parallelism" : "connecting",
+    sigma,
+    discrepancy,
+    drift,
+    ms,
+    own,
+    worker,
+    waited,
+    workerWaited: own == null || worker == null ? null : Math.max(0, own - worker),
+  };
+}
+
+function stagesOf(run, tau1, tau2) {
+  const rows = run.rows.length;
+  if (tau1 === null) {
+    const staged = ["adaptive", "paper"].includes(run.mode);
+    const warming = staged && run.rows.some((row) => row[1] === "exact");
+    return warming ? [{ name: "warmup", from: 0, to: rows }] : [];
+  }
+  const bounds = [0, tau1, tau2, rows];
+  const stages = STAGES.map((name, i) => ({ name, from: bounds[i], to: bounds[i + 1] }));
+  return stages.filter((stage) => stage.to > stage.from);
+}
+
+/** Rows a step: 1, or more for samplers that evaluate a step more than once. */
+function rowsAStep(run) {
+  for (let index = run.rows.length - 1; index >= 0; index--) {
+    const step = run.rows[index][0];
+    if (step === null || step === undefined) continue;
+    const calls = Math.round((index + 1) / (step + 1));
+    return index > step ? Math.max(1, calls) : 1;
+  }
+  return 1;
+}
+
+/**
+ * Who waited for the other: {side: "own" | "worker" | null, ms in the mean of a shared step}, with
+ * null where the difference is not worth a word; null without shared steps.
+ */
+export function waiting(steps) {
+  const timed = ({ waited, workerWaited }) => waited != null && workerWaited != null;
+  const shared = steps.filter((step) => SHARED.has(step.kind) && timed(step));
+  if (!shared.length) return null;
+  const mean = (name) => shared.reduce((sum, step) => sum + (step[name] ?? 0), 0) / shared.length;
+  const [own, worker, whole] = [mean("waited"), mean("workerWaited"), mean("ms")];
+  const ms = Math.max(own, worker);
+  if (ms < 0.5 || ms < 0.03 * whole) return { side: null, ms };
+  return { side: own >= worker ? "own" : "worker", ms };
+}
+
+/** How many steps are of each kind. */
+export function counts(steps) {
+  const found = { exact: 0, pipelined: 0, refresh: 0, local: 0, single: 0 };
+  for (const step of steps) found[step.kind] = (found[step.kind] ?? 0) + 1;
+  return found;
+}
+
+/** The number of a step as a person counts, from 1: "7", or "7b" for a second evaluation of it. */
+export function stepName(steps, index) {
+  let first = index; // of the evaluations of this step
+  while (first > 0 && steps[first].step == null) first--;
+  const { step } = steps[first];
+  if (step == null) return `${index + 1}`;
+  while (first > 0 && steps[first - 1].step === step) first--;
+  const nth = index - first;
+  return `${step + 1}${nth ? String.fromCharCode(97 + Math.min(nth, 25)) : ""}`;
+}
+
+/** The last step reached, from 1; 0 before the first. */
+export function reached(steps) {
+  const step = steps.findLast((one) => one.step != null)?.step;
+  return step == null ? steps.length : step + 1;
+}

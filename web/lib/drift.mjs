@@ -1,0 +1,33 @@
+/** The drift that the adaptive policy expects, against its tolerance. Pure. */
+
+import { label, line } from "./shapes.mjs";
+
+const ROOM_FOR_LABEL = 40; // px of the plot's height
+
+/** The tolerance is always at the same height: what counts is which side of it the drift is on. */
+export function drift({ run, course }, { area, x, view, options }) {
+  if (!(run.tolerance > 0)) return [];
+  const height = area.bottom - area.top;
+  const share = view.log ? logarithmic(options) : linear(options);
+  const y = (value) => {
+    const at = Math.min(1, Math.max(0, share(value / run.tolerance)));
+    return area.bottom - at * height;
+  };
+  const level = y(run.tolerance);
+  const shapes = [line([area.left, level, area.right, level], "drift", 0.9, 1, [6, 3])];
+  const known = course.steps.filter((step) => step.drift != null);
+  const points = known.flatMap((step) => [x(step.index), y(step.drift)]);
+  if (known.length > 1) shapes.push(line(points, "drift", 0.95, 1.2, [1.5, 1.8]));
+  if (height < ROOM_FOR_LABEL) return shapes;
+  const tolerance = view.words.plain(run.tolerance);
+  const text = view.words.text("plot.tolerance", { tolerance });
+  const style = { align: "right", ink: "drift", alpha: 1, halo: true };
+  return [...shapes, label(area.right - 2, level - 2.5, text, style)];
+}
+
+const linear = ({ toleranceAt }) => (ratio) => ratio * toleranceAt;
+
+function logarithmic({ toleranceAt, driftReach }) {
+  const decade = (1 - toleranceAt) / Math.log10(driftReach);
+  return (ratio) => toleranceAt + decade * Math.log10(Math.max(ratio, 1e-9));
+}

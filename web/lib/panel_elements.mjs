@@ -1,0 +1,124 @@
+/** The panel's elements. Texts are set only where they differ, so that nothing loses the focus. */
+
+import { text } from "./words.mjs";
+
+const STYLE = new URL("./panel.css", import.meta.url).href;
+const ORDERS = { start: "pi-play", free: "pi-eraser", restart: "pi-refresh" };
+
+/** orders: {start, free, restart}: called with the name. Gives {root, show, fail, busy}. */
+export function buildPanel(orders) {
+  const root = element("section", { class: "hybrid-panel", "aria-label": text("panel.title") });
+  const style = element("link", { rel: "stylesheet", href: STYLE });
+  const obstacle = element("p", { class: "hybrid-note", role: "note" });
+  const failure = element("p", { class: "hybrid-note hybrid-alarm", role: "alert" });
+  const said = element("p", { class: "hybrid-said", "aria-live": "polite" });
+  const idle = element("p", { class: "hybrid-hint" });
+  const parent = card("panel.parent");
+  const worker = card("panel.worker");
+  const buttons = Object.entries(orders).map(([name, order]) => button(name, order));
+  const actions = element("div", { class: "hybrid-actions", role: "group" });
+  actions.setAttribute("aria-label", text("panel.orders"));
+  actions.append(...buttons.map(({ root: one }) => one));
+  worker.root.append(actions, idle);
+  const title = element("h2", {}, text("panel.title"));
+  root.append(style, title, failure, obstacle, parent.root, worker.root, said);
+  let busy = false;
+  let can = {};
+
+  function enable() {
+    for (const { name, root: one } of buttons) {
+      one.setAttribute("aria-disabled", String(busy || !can[name]));
+    }
+  }
+  for (const { name, root: one, order } of buttons) {
+    one.addEventListener("click", () => {
+      if (one.getAttribute("aria-disabled") !== "true") order(name);
+    });
+  }
+  put(obstacle, null);
+  put(failure, null);
+  for (const process of [parent, worker]) process.show({ rows: [], memory: null });
+  enable();
+  return {
+    root,
+    /** Show what view() gives. */
+    show(content) {
+      put(obstacle, content.obstacle);
+      put(idle, content.obstacle ? null : content.idle);
+      put(said, content.said);
+      parent.show(content.parent);
+      worker.show(content.worker);
+      can = content.can;
+      enable();
+    },
+    /** Say that the server did not answer or refused; null takes it back. */
+    fail(words) {
+      put(failure, words);
+    },
+    busy(on) {
+      busy = on;
+      enable();
+    },
+  };
+}
+
+function button(name, order) {
+  const root = element("button", { type: "button", class: "hybrid-button", "data-order": name });
+  const icon = element("i", { class: `pi ${ORDERS[name]}`, "aria-hidden": "true" });
+  root.append(icon, text(`panel.order.${name}`));
+  root.title = text(`panel.order.${name}.hint`);
+  return { name, root, order };
+}
+
+/** One process: its name, a bar for the memory, and rows of label and value. */
+function card(key) {
+  const root = element("section", { class: "hybrid-card", "aria-label": text(key) });
+  const list = element("dl", {});
+  const meter = element("div", { class: "hybrid-meter", role: "meter" });
+  const bar = element("div", {});
+  const used = element("span", {});
+  const free = element("span", {});
+  const legend = element("div", { class: "hybrid-legend" });
+  meter.setAttribute("aria-label", text("panel.memory"));
+  meter.append(bar);
+  legend.append(used, free);
+  root.append(element("h3", {}, text(key)), list, meter, legend);
+  return {
+    root,
+    show({ rows, memory }) {
+      fill(list, rows);
+      legend.hidden = !memory;
+      meter.hidden = memory?.share == null;
+      put(used, memory?.used);
+      put(free, memory?.free);
+      if (meter.hidden) return;
+      bar.style.width = `${(100 * memory.share).toFixed(1)}%`;
+      meter.setAttribute("aria-valuenow", Math.round(100 * memory.share));
+      meter.setAttribute("aria-valuetext", `${memory.used}, ${memory.free}`);
+    },
+  };
+}
+
+function fill(list, rows) {
+  while (list.children.length > rows.length) list.lastChild.remove();
+  for (const [index, { label, value, alarm }] of rows.entries()) {
+    const line = list.children[index] ?? list.appendChild(element("div", {}));
+    if (!line.children.length) line.append(element("dt", {}), element("dd", {}));
+    line.className = alarm ? "hybrid-alarm" : "";
+    put(line.children[0], label);
+    put(line.children[1], value);
+  }
+}
+
+/** Set a text; null hides the element. */
+function put(target, words) {
+  target.hidden = words == null;
+  if (words != null && target.textContent !== words) target.textContent = words;
+}
+
+function element(tag, attributes, words = "") {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.textContent = words;
+  return made;
+}

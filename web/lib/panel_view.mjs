@@ -1,0 +1,75 @@
+/** What the panel says about the two processes, as plain data. */
+
+import { text } from "./words.mjs";
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+const NONE = "–";
+
+/** Bytes as a person says them: "512 MiB", "3.4 GiB"; "–" for none. */
+export function bytes(count) {
+  if (!Number.isFinite(count)) return NONE;
+  const power = Math.min(UNITS.length - 1, Math.floor(Math.log2(Math.max(1, count)) / 10));
+  const amount = count / 1024 ** power;
+  return `${amount.toFixed(power > 0 && amount < 9.95 ? 1 : 0)} ${UNITS[power]}`;
+}
+
+/** Seconds as "42 s", "10 min", "3 min 20 s" or "2 h 5 min"; "–" for none. */
+export function span(seconds) {
+  if (!Number.isFinite(seconds)) return NONE;
+  const whole = Math.round(seconds);
+  if (whole < 60) return text("panel.seconds", { s: whole });
+  const minutes = Math.floor(whole / 60);
+  if (whole % 60 === 0 && minutes < 60) return text("panel.whole_minutes", { min: minutes });
+  if (minutes < 60) return text("panel.minutes", { min: minutes, s: whole % 60 });
+  return text("panel.hours", { h: Math.floor(minutes / 60), min: minutes % 60 });
+}
+
+/**
+ * state: what GET /hybrid_ksampler/worker answers. Gives {obstacle, idle, said, parent, worker,
+ * can}: texts or null; parent and worker are {memory, rows}, rows of {label, value, alarm}; said is
+ * what a screen reader is told; can says which of start, free and restart make sense.
+ */
+export function view(state) {
+  const { obstacle, parent, worker } = state;
+  const running = worker.state !== "none";
+  const condition = text(`panel.state.${worker.state}`);
+  return {
+    obstacle: obstacle && text("panel.obstacle", { reason: obstacle.replace(/\.$/, "") }),
+    idle: text("panel.idle", { time: span(state.idle_seconds) }),
+    said: [text("panel.said", { state: condition }), worker.last_error].filter(Boolean).join(" "),
+    parent: {
+      memory: memory(parent),
+      rows: [row("device", parent.device), row("model", parent.model ?? text("panel.no_model"))],
+    },
+    worker: {
+      memory: running ? memory(worker) : null,
+      rows: [
+        row("state", condition),
+        row("device", worker.device),
+        running && row("model", worker.model ?? text("panel.no_model")),
+        running && row("age", span(worker.age_seconds)),
+        worker.last_error && { ...row("last_error", worker.last_error), alarm: true },
+      ].filter(Boolean),
+    },
+    can: {
+      start: !running && !obstacle,
+      free: worker.state === "ready",
+      restart: running && worker.state !== "starting",
+    },
+  };
+}
+
+function row(key, value) {
+  return { label: text(`panel.${key}`), value: value || NONE };
+}
+
+/** {used, free: texts or null, share: the used part of all, 0 to 1, or null}; null: nothing known. */
+function memory({ memory_used: used, memory_free: free }) {
+  if (!Number.isFinite(used)) return null;
+  const whole = Number.isFinite(free) && used + free > 0;
+  return {
+    used: text("panel.used", { size: bytes(used) }),
+    free: whole ? text("panel.free", { size: bytes(free) }) : null,
+    share: whole ? Math.min(1, Math.max(0, used / (used + free))) : null,
+  };
+}

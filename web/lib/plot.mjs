@@ -1,0 +1,230 @@
+/** The live plot of one node: one redraw for each frame in which something changed. */
+
+import { Calm } from "./calm.mjs";
+import { course } from "./course.mjs";
+import { buildPlot, put } from "./elements.mjs";
+import { menuItems } from "./menu.mjs";
+import { paint } from "./paint.mjs";
+import { drawPicture, measurer } from "./picture.mjs";
+import { isLive, isLog, setLog } from "./prefs.mjs";
+import { scene } from "./scene.mjs";
+import { description, stateOf, stepWords } from "./state.mjs";
+import { theme, themeVersion } from "./theme.mjs";
+import { hideTip, showTip } from "./tooltip.mjs";
+import { language, words } from "./words.mjs";
+
+export const HEIGHT = { live: 160, quiet: 32 };
+const TALL = 240; // px: room for all words
+const LEAST = { width: 40, height: 20 }; // px of a canvas worth drawing on
+const SHARPNESS = { zoom: 3, pixels: 4e6 }; // of the canvas at most
+const CALM = 2000; // ms between two changes of the text alternative
+
+export class Plot {
+  draws = 0; // redraws so far, and the milliseconds of the last one with all that goes with it
+  lastMs = 0;
+  #parts = buildPlot();
+  #frame = 0;
+  #drawn = ""; // what the last refresh showed
+  #size = { width: 0, height: 0 }; // of the canvas
+  #tall = false;
+  #hover = null; // {index, x, y}: a row and the place of its numbers on the screen
+  #scene = null;
+  #courses = new Map(); // of the two runs on screen
+  #alternative = new Calm(CALM, () => this.#describe());
+
+  /** slot(): {current, previous} of the node or null. zoom(): scale at which the node is shown. */
+  constructor({ slot, zoom }) {
+    Object.assign(this, { slot, zoom, element: this.#parts.root, canvas: this.#parts.canvas });
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.measure = measurer(this.context);
+    this.observer = new ResizeObserver((entries) => this.#resized(entries));
+    this.#listen();
+  }
+
+  start() {
+    this.observer.observe(this.#parts.view);
+    this.observer.observe(this.element);
+    this.schedule();
+  }
+
+  stop() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#alternative.stop();
+    this.observer.disconnect();
+    this.#point(null);
+    this.#courses.clear();
+  }
+
+  /** Look at the next frame whether something changed. */
+  schedule() {
+    if (this.#frame || !this.element.isConnected) return;
+    this.#frame = requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#refresh();
+    });
+  }
+
+  /** {run, course, before: {run, course} or null} on screen, or null. */
+  shown() {
+    const slot = this.slot();
+    if (!slot) return null;
+    const both = (run) => ({ run, course: this.#course(run) });
+    return { ...both(slot.current), before: slot.previous ? both(slot.previous) : null };
+  }
+
+  #course(run) {
+    if (!this.#courses.has(run)) {
+      if (this.#courses.size > 3) this.#courses.clear();
+      this.#courses.set(run, course(run));
+    }
+    return this.#courses.get(run);
+  }
+
+  toggleScale() {
+    setLog(!isLog());
+  }
+
+  /** A canvas with the plot and its line of words, of a size for reports; null without a run. */
+  picture() {
+    const shown = this.shown();
+    return shown && drawPicture(shown, { log: isLog(), words, theme: theme(this.element) });
+  }
+
+  /** Sizes come from here, in CSS pixels without the zoom: asking for them costs a layout. */
+  #resized(entries) {
+    for (const { target, contentRect } of entries) {
+      const { width, height } = contentRect;
+      if (target === this.element) this.#tall = height >= TALL;
+      else this.#size = { width, height };
+    }
+    this.schedule();
+  }
+
+  #refresh() {
+    const began = performance.now();
+    const live = isLive();
+    const shown = this.shown();
+    const { width, height } = live ? this.#size : { width: 0, height: 0 };
+    const scale = this.#sharpness(width, height);
+    const drawn = [
+      shown?.run.version, shown?.before?.run.version, this.#hover?.index, width, height, scale,
+      this.#tall, themeVersion(), isLog(), live, language(), words.text("state.none"),
+    ].join("|");
+    if (drawn === this.#drawn) return;
+    this.#drawn = drawn;
+    const visible = live && width > LEAST.width && height > LEAST.height;
+    if (visible) this.#draw(shown, width, height, scale); // first: changed elements slow fonts down
+    this.#write(shown, live);
+    if (this.#hover) this.#tell(shown);
+    if (!visible) return;
+    this.draws++;
+    this.lastMs = performance.now() - began;
+  }
+
+  #sharpness(width, height) {
+    const zoom = Math.min(SHARPNESS.zoom, Math.max(1, Math.ceil(this.zoom() * 2) / 2));
+    const most = Math.sqrt(SHARPNESS.pixels / Math.max(1, width * height));
+    return Math.min(most, (window.devicePixelRatio || 1) * zoom);
+  }
+
+  #draw(shown, width, height, scale) {
+    const { canvas, context, measure } = this;
+    const [wide, high] = [Math.round(width * scale), Math.round(height * scale)];
+    if (canvas.width !== wide || canvas.height !== high) {
+      Object.assign(canvas, { width: wide, height: high });
+    }
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    const view = { width, height, log: isLog(), hover: this.#hover?.index ?? null, words, measure };
+    this.#scene = scene(shown, shown?.before ?? null, view);
+    paint(context, this.#scene.shapes, theme(this.element), width, height);
+  }
+
+  #write(shown, live) {
+    const { root, line, lead, rest, scale, more, hint } = this.#parts;
+    const state = stateOf(shown?.run, shown?.course, words);
+    put(lead, state.lead);
+    put(rest, state.parts.map((part) => ` · ${part}`).join(""));
+    line.title = [state.lead, ...state.parts].join(" · ");
+    root.dataset.status = shown?.run.status ?? "none";
+    root.classList.toggle("quiet", !live);
+    root.classList.toggle("tall", live && this.#tall);
+    put(scale, words.text(isLog() ? "plot.log" : "plot.linear"));
+    scale.title = words.text(isLog() ? "menu.linear" : "menu.log");
+    more.title = words.text("menu.title");
+    put(hint, words.text("alt.hint"));
+    const { run, status } = shown?.run ?? {};
+    this.#alternative.changed(`${run} ${status} ${language()} ${hint.textContent}`);
+  }
+
+  #describe() {
+    const shown = this.shown();
+    this.canvas.setAttribute("aria-label", description(shown?.run, shown?.course, words));
+  }
+
+  #listen() {
+    const { canvas, element } = this;
+    const { scale, more } = this.#parts;
+    canvas.addEventListener("pointermove", (event) => this.#follow(event));
+    canvas.addEventListener("pointerleave", () => this.#point(null));
+    canvas.addEventListener("blur", () => this.#point(null));
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    scale.addEventListener("click", () => this.toggleScale());
+    more.addEventListener("click", (event) => this.#menu(event));
+    element.addEventListener("contextmenu", (event) => this.#menu(event));
+  }
+
+  #menu(event) {
+    event.preventDefault();
+    event.stopPropagation();
+    this.#point(null);
+    const title = words.text("menu.title");
+    new window.LiteGraph.ContextMenu(menuItems(this), { event, title });
+  }
+
+  #follow({ clientX: x, clientY: y }) {
+    const box = this.canvas.getBoundingClientRect();
+    const px = ((x - box.left) * this.#size.width) / box.width;
+    const index = this.#scene?.nearest(px) ?? null;
+    this.#point(index === null ? null : { index, x, y });
+  }
+
+  #key(event) {
+    const last = (this.shown()?.course.steps.length ?? 0) - 1;
+    if (last < 0) return;
+    const left = Math.max(0, (this.#hover?.index ?? last + 1) - 1);
+    const right = Math.min(last, (this.#hover?.index ?? -1) + 1);
+    const rows = { ArrowLeft: left, ArrowRight: right, Home: 0, End: last, Escape: null };
+    if (!Object.hasOwn(rows, event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const index = rows[event.key];
+    const box = this.canvas.getBoundingClientRect();
+    const x = box.left + ((this.#scene?.x(index) ?? 0) * box.width) / this.#size.width;
+    this.#point(index === null ? null : { index, x, y: box.top, aloud: true });
+  }
+
+  #point(hover) {
+    if (!hover && !this.#hover) return;
+    this.#hover = hover;
+    if (hover) this.#tell(this.shown());
+    else {
+      hideTip();
+      put(this.#parts.now, "");
+    }
+    this.schedule();
+  }
+
+  /** Show the numbers of the row pointed to; by keyboard they are read out too. */
+  #tell(shown) {
+    const { index, x, y, aloud } = this.#hover;
+    if (!shown || index >= shown.course.steps.length) {
+      this.#point(null);
+      return;
+    }
+    const said = stepWords(shown.run, shown.course, index, words);
+    showTip(said, x, y);
+    const lines = said.lines.map((one) => one.join(" "));
+    if (aloud) put(this.#parts.now, [said.title, ...lines].join(", "));
+  }
+}
