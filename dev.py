@@ -34,6 +34,7 @@ TOOLS = (
     "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2", "playwright==1.65.2",
 )  # fmt: skip
 FRONTENDS = ("1.47.12", "1.58.1")  # what the pages are tested with
+NEED_PAGES = ("redraw",)  # benchmarks
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Each of these source archives carries a complete ComfyUI.
 CARRIERS = {
@@ -118,6 +119,11 @@ def browser() -> str | None:
     return found
 
 
+def pages() -> dict[str, str]:
+    """Environment of what opens ComfyUI's page."""
+    return {"HYBRID_FRONTENDS": str(frontends()), "HYBRID_BROWSER": browser() or ""}
+
+
 @contextlib.contextmanager
 def scratch(name: str):
     folder = DEV / f"{name}.partial"
@@ -200,7 +206,7 @@ def main() -> None:
         if arguments.command == "test":
             if not rest:
                 check(env)
-            env |= {"HYBRID_FRONTENDS": str(frontends()), "HYBRID_BROWSER": browser() or ""}
+            env |= pages()
             run(
                 PYTHON,
                 "-m",
@@ -214,8 +220,12 @@ def main() -> None:
         elif arguments.command == "bench":
             if not rest:
                 sys.exit("[dev] name one of benchmarks/, as in: python dev.py bench exact")
+            if rest[0] in NEED_PAGES:
+                env |= pages()
             run(PYTHON, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)
         elif arguments.command in ("demo", "serve"):
+            if "--film" in rest:
+                env |= pages()
             run(PYTHON, "-m", f"demo.{arguments.command}", *rest, cwd=ROOT, env=env)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

@@ -6,6 +6,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import re
 import shutil
 import statistics
@@ -27,9 +28,15 @@ SAMPLER, SAVE = "Hybrid_KSampler", "SaveImage"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
     parser.add_argument("--pairs", type=int, default=3, help="timed runs of each sampler")
+    parser.add_argument("--film", action="store_true", help="make the README's pictures instead")
     arguments = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
+    if arguments.film:
+        from demo.film import film  # needs a browser
+
+        film(FOLDER, os.environ["HYBRID_BROWSER"])
+        return
     say("starting ComfyUI on the CPU: one core is the first device, another one the second")
     with serving(FOLDER) as server:
         prompt = api_prompt(json.loads(WORKFLOW.read_text()), server.get("/object_info"))
