@@ -14,7 +14,8 @@ from playwright.sync_api import Page, sync_playwright
 from demo.server import ROOT, Server, serving
 
 WORKFLOW = ROOT / "example_workflows" / "hybrid_demo.json"
-SIZE = {"width": 1440, "height": 640}
+SIZE = {"width": 1560, "height": 760}
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 FRAME_SECONDS = 0.15
 MOST_SECONDS = 180
 SAMPLER = "() => window.app.graph.nodes.find((node) => node.type === 'Hybrid_KSampler')"
@@ -23,7 +24,7 @@ SAMPLER = "() => window.app.graph.nodes.find((node) => node.type === 'Hybrid_KSa
 def film(folder: Path, browser: str) -> None:
     """docs/live_curve.gif and docs/hybrid_ksampler.png; the server's own files in `folder`."""
     with serving(folder) as server, sync_playwright() as playwright:
-        server.post("/settings", {"Comfy.TutorialCompleted": True})
+        server.post("/settings", SETTINGS)
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport=SIZE, device_scale_factor=1.5)
         page.goto(server.address)
@@ -38,7 +39,7 @@ def film(folder: Path, browser: str) -> None:
         frames = _run(page, server)
         page.screenshot(path=str(ROOT / "docs" / "hybrid_ksampler.png"))
         chromium.close()
-    first, *rest = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    first, *rest = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
     durations = [round(FRAME_SECONDS * 1000)] * len(rest) + [2500]
     first.save(
         ROOT / "docs" / "live_curve.gif",
@@ -50,7 +51,7 @@ def _arrange(page: Page) -> None:
     page.evaluate(
         """(sampler) => {
           const { canvas, graph } = window.app;
-          Object.assign(canvas.ds, { scale: 0.9 });
+          Object.assign(canvas.ds, { scale: 0.88 });
           canvas.ds.offset = [60, 60];
           sampler.widgets.find((w) => w.name === 'seed').value = 7;
           sampler.widgets.find((w) => w.name === 'control_after_generate').value = 'increment';

@@ -13,8 +13,8 @@ for (const [what, status, sent, seen, bounds] of [
   ["refreshes", "done", "EEppEpE", "EEppRpE", ["warmup 0-2", "parallelism 2-6", "connecting 6-7"]],
   ["end_in_parallelism", "done", "EEpp", "EEpp", ["warmup 0-2", "parallelism 2-4"]],
   ["still_running", "running", "EEppE", "EEppR", ["warmup 0-2", "parallelism 2-5"]],
-  ["interrupted", "interrupted", "EEppE", "EEppE", ["warmup 0-2", "parallelism 2-4", "connecting 4-5"]],
-  ["local_at_the_end", "done", "EEpLL", "EEpLL", ["warmup 0-2", "parallelism 2-3", "connecting 3-5"]],
+  ["an_end", "interrupted", "EEppE", "EEppE", ["warmup 0-2", "parallelism 2-4", "connecting 4-5"]],
+  ["local_steps", "done", "EEpLL", "EEpLL", ["warmup 0-2", "parallelism 2-3", "connecting 3-5"]],
 ]) {
   test(`stages_with_${what}`, () => {
     const found = course(run(sent, { status }));
@@ -61,5 +61,9 @@ test("the_side_that_waits_is_the_faster_one", () => {
 test("an_empty_run_has_a_course", () => {
   const found = course(run("", { total: 0 }));
   assert.deepEqual([found.steps, found.stages, found.span, reached(found.steps)], [[], [], 1, 0]);
-  assert.deepEqual(counts(course(run("EppEp")).steps), { exact: 1, pipelined: 3, refresh: 1, local: 0, single: 0 });
+});
+
+test("steps_are_counted_by_kind", () => {
+  const found = counts(course(run("EppEpL")).steps);
+  assert.deepEqual(found, { exact: 1, pipelined: 3, refresh: 1, local: 1, single: 0 });
 });

@@ -3,7 +3,14 @@ import { test } from "node:test";
 import { counted, duration, number, plain, text, use } from "../../web/lib/words.mjs";
 
 const messages = {
-  en: { hybrid_ksampler: { hello: "Hello {name}", "step.one": "{count} step", "step.other": "{count} steps", only: "only here" } },
+  en: {
+    hybrid_ksampler: {
+      hello: "Hello {name}",
+      "step.one": "{count} step",
+      "step.other": "{count} steps",
+      only: "only here",
+    },
+  },
   ja: { hybrid_ksampler: { hello: "{name}さん" } },
   fr: { g: {} },
 };
@@ -36,9 +43,10 @@ test("a_placeholder_without_a_value_stays", () => {
 });
 
 test("numbers_and_durations_are_written_for_people", () => {
-  const numbers = [[0.04321, "0.0432"], [1.98, "1.98"], [12.345, "12.3"], [1234.5, "1235"], [0, "0"], [null, "–"], [NaN, "–"], [1e-7, "0.000000100"]];
-  for (const [value, expected] of numbers) assert.equal(number(value), expected);
+  const numbers = [0.04321, 1.98, 12.345, 1234.5, 0, null, NaN, 1e-7].map((one) => number(one));
+  const written = ["0.0432", "1.98", "12.3", "1235", "0", "–", "–", "0.000000100"];
+  assert.deepEqual(numbers, written);
   assert.deepEqual([0.006, 0.0125, 1, null].map(plain), ["0.006", "0.0125", "1", "–"]);
-  const times = [[0.52, "0.52 ms"], [8, "8.0 ms"], [812.4, "812 ms"], [6903, "6.9 s"], [200_000, "3 min 20 s"], [null, "–"]];
-  for (const [value, expected] of times) assert.equal(duration(value), expected);
+  const times = [0.52, 8, 812.4, 6903, 200_000, null].map(duration);
+  assert.deepEqual(times, ["0.52 ms", "8.0 ms", "812 ms", "6.9 s", "3 min 20 s", "–"]);
 });

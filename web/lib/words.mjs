@@ -4,7 +4,7 @@ const SECTION = "hybrid_ksampler";
 let languages = {};
 let chosen = () => "en";
 
-/** messages: the answer of /i18n, {language: {section: {key: text}}}. language(): the code in use. */
+/** messages: the answer of /i18n, {language: {section: {key: text}}}. language(): the one in use. */
 export function use(messages, language = chosen) {
   languages = Object.fromEntries(
     Object.entries(messages ?? {}).map(([code, sections]) => [code, sections?.[SECTION] ?? {}]),
