@@ -9,55 +9,34 @@ after arm in each round, so that the ratios hold when the machine's speed drifts
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("HYBRID_KSAMPLER_DEVICE", "cpu:1")
-sys.path.insert(0, os.environ["COMFYUI_DIR"])
-sys.path.append(os.path.abspath("."))
-
-import torch
-from comfy.cli_args import args
-
-args.cpu = True
+from benchmarks.two_cores import command_line, milliseconds, on_cores, two_cores  # isort: skip
 
 import psutil
+import torch
 
 from benchmarks.bare import BarePair
 from benchmarks.models import SHAPES, Shape, sample
 from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
-from hybrid_core.run import Report
+from hybrid_core.report import Report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="dev.py bench exact", description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = command_line("exact", __doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--model", default="", help="only models with this word in their name")
     arguments = parser.parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(1)
-    on_cores({0})
-    SESSION.busy = lambda: True  # from the first arm to the last
     rows = []
-    for name, shape in SHAPES.items():
-        if arguments.model in name:
-            rows += measure(name, shape, arguments.rounds)
+    with two_cores():
+        for name, shape in SHAPES.items():
+            if arguments.model in name:
+                rows += measure(name, shape, arguments.rounds)
     publish("exact", rows)
-    SESSION.stop()
-
-
-def on_cores(cores: set[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
 
 
 def measure(name: str, shape: Shape, rounds: int) -> list[Row]:
@@ -121,10 +100,6 @@ def rows(name: str, times: dict[str, list[float]], reports: list[Report], steps:
         "worker_mb": psutil.Process(partner.host.pid).memory_info().rss >> 20,
     }
     return made
-
-
-def milliseconds(taken: list[float], steps: int) -> float:
-    return round(statistics.median(taken) / steps * 1000, 1)
 
 
 def core_split(model: Any) -> Any:

@@ -8,29 +8,18 @@ by every arm (a process on each core), one after the other: ratios are of the su
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import logging
 import math
-import os
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-os.environ.setdefault("HYBRID_KSAMPLER_DEVICE", "cpu:1")
-sys.path.insert(0, os.environ["COMFYUI_DIR"])
-sys.path.append(os.path.abspath("."))
+from benchmarks.two_cores import command_line, two_cores  # isort: skip
 
 import torch
-from comfy.cli_args import args
-
-args.cpu = True
-
 from skimage.metrics import structural_similarity
 
-from benchmarks.exact import on_cores
 from benchmarks.report import Row, progress, publish
 from demo import classifier, pictures
 from demo.evaluate import prompt
@@ -64,30 +53,24 @@ class Taken:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="dev.py bench frontier", description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--model", default="", help="only models with this word in their name")
+    parser = command_line("frontier", __doc__)
     parser.add_argument("--pairs", type=int, default=64, help="for euler at cfg 5")
     parser.add_argument("--others", type=int, default=16, help="for every other row")
     arguments = parser.parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(1)
-    on_cores({0})
-    SESSION.busy = lambda: True  # from the first arm to the last
     rows: list[Row] = []
-    for kind in demo_models.KINDS:
-        if arguments.model not in kind:
-            continue
-        model = demo_models.load_model(kind)
-        with torch.inference_mode():
-            if not SESSION.bring_up(model, 300):
-                raise RuntimeError(f"{kind}: the worker did not come up")
-        for steps, cfg, sampler in itertools.product(STEPS, CFGS, SAMPLERS):
-            usual = (sampler, cfg) == ("euler", 5.0)
-            count = arguments.pairs if usual else arguments.others
-            rows += measure(kind, model, steps, cfg, sampler, count)
+    with two_cores():
+        for kind in demo_models.KINDS:
+            if arguments.model not in kind:
+                continue
+            model = demo_models.load_model(kind)
+            with torch.inference_mode():
+                if not SESSION.bring_up(model, 300):
+                    raise RuntimeError(f"{kind}: the worker did not come up")
+            for steps, cfg, sampler in itertools.product(STEPS, CFGS, SAMPLERS):
+                usual = (sampler, cfg) == ("euler", 5.0)
+                count = arguments.pairs if usual else arguments.others
+                rows += measure(kind, model, steps, cfg, sampler, count)
     publish("frontier", rows)
-    SESSION.stop()
 
 
 def measure(kind: str, model: Any, steps: int, cfg: float, sampler: str, count: int) -> list[Row]:

@@ -8,26 +8,15 @@ same parts, full forwards and both stages, timed in two bare processes at once.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import sys
 import time
 from typing import Any
 
-os.environ.setdefault("HYBRID_KSAMPLER_DEVICE", "cpu:1")
-sys.path.insert(0, os.environ["COMFYUI_DIR"])
-sys.path.append(os.path.abspath("."))
-
-import torch
-from comfy.cli_args import args
-
-args.cpu = True
+from benchmarks.two_cores import command_line, milliseconds, two_cores  # isort: skip
 
 import psutil
+import torch
 
 from benchmarks.bare import BarePair
-from benchmarks.exact import milliseconds, on_cores
 from benchmarks.models import SHAPES, Shape, sample
 from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
@@ -41,21 +30,15 @@ FREE = Tuning(tolerance=1e9, largest_gap=4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="dev.py bench hybrid", description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = command_line("hybrid", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", default="", help="only models with this word in their name")
     arguments = parser.parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(1)
-    on_cores({0})
-    SESSION.busy = lambda: True  # from the first arm to the last
     rows = []
-    for name in MODELS:
-        if arguments.model in name:
-            rows += measure(name, SHAPES[name], arguments.rounds)
+    with two_cores():
+        for name in MODELS:
+            if arguments.model in name:
+                rows += measure(name, SHAPES[name], arguments.rounds)
     publish("hybrid", rows)
-    SESSION.stop()
 
 
 def measure(name: str, shape: Shape, rounds: int) -> list[Row]:

@@ -14,7 +14,8 @@ import pytest
 
 from hybrid_core.live import GAP_SECONDS
 
-from .test_server import graph, until_shared, wait_until
+from .graphs import custom, graph
+from .test_server import until_shared, wait_until
 
 
 class Page:
@@ -166,59 +167,31 @@ def test_mode_off_is_shown_as_off(server, page):
     assert told[-1]["mode"] == "off" and told[-1]["status"] == "done" and not told[-1]["rows"]
 
 
-def custom(attached, mode="exact"):
-    prompt = graph(steps=6)
-    del prompt["sampler"]
-    if attached:
-        prompt["attach"] = {
-            "class_type": "Hybrid_AttachModel",
-            "inputs": {"model": ["model", 0], "mode": mode},
-        }
-    source = ["attach" if attached else "model", 0]
-    prompt["monitor"] = {"class_type": "Hybrid_Monitor", "inputs": {"model": source}}
-    prompt["guider"] = {
-        "class_type": "CFGGuider",
-        "inputs": {
-            "model": ["monitor", 0], "positive": ["positive", 0], "negative": ["negative", 0],
-            "cfg": 4.0,
-        },
-    }  # fmt: skip
-    prompt["noise"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
-    prompt["algorithm"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
-    prompt["sigmas"] = {
-        "class_type": "BasicScheduler",
-        "inputs": {"model": ["model", 0], "scheduler": "simple", "steps": 6, "denoise": 1.0},
-    }
-    prompt["sampler"] = {
-        "class_type": "SamplerCustomAdvanced",
-        "inputs": {
-            "noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["algorithm", 0],
-            "sigmas": ["sigmas", 0], "latent_image": ["empty", 0],
-        },
-    }  # fmt: skip
+def monitored(source, mode="exact", seed=5):
+    prompt = custom("monitor", mode, seed)
+    prompt["monitor"] = {"class_type": "Hybrid_Monitor", "inputs": {"model": [source, 0]}}
     return prompt
 
 
 def test_monitor_watches_an_attached_model(server, page):
     until_shared(server)
-    told = page.run(custom(attached=True))
+    told = page.run(monitored("attach"))
     assert {message["node"] for message in told} == {"monitor"}
-    assert kinds(rebuilt(told)) == ["exact"] * 6
-    again = custom(attached=True)
-    again["noise"]["inputs"]["noise_seed"] = 6
+    assert kinds(rebuilt(told)) == ["exact"] * 5
+    again = monitored("attach", seed=6)
     second = page.run(again)  # the monitor itself is cached
     assert second[-1]["run"] != told[-1]["run"]
-    assert second[-1]["prompt_id"] != told[-1]["prompt_id"] and len(rebuilt(second)) == 6
+    assert second[-1]["prompt_id"] != told[-1]["prompt_id"] and len(rebuilt(second)) == 5
     before = len(page.of("executed"))
     assert page.run(again) == []
     (replayed,) = [m for m in page.of("executed")[before:] if m["node"] == "monitor"]
     (run,) = replayed["output"]["hybrid_run"]
-    assert run["run"] == second[-1]["run"] and len(run["rows"]) == 6
+    assert run["run"] == second[-1]["run"] and len(run["rows"]) == 5
 
 
-@pytest.mark.parametrize("attached", [True, False])
-def test_monitor_on_a_model_that_is_not_attached_says_so(server, page, attached):
-    told = page.run(custom(attached, mode="off"))
+@pytest.mark.parametrize("source", ["attach", "model"])
+def test_monitor_on_a_model_that_is_not_attached_says_so(server, page, source):
+    told = page.run(monitored(source, mode="off"))
     assert told[-1]["mode"] == "off" and "nothing attached" in told[-1]["reasons"][0]
 
 

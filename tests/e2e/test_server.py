@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from demo.server import ROOT, serving
 from demo.workflow import api_prompt
 
+from .graphs import advanced, custom, graph
+
 WORKFLOW = json.loads((ROOT / "example_workflows" / "hybrid_demo.json").read_text())
 NODES = (
     "Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_AttachModel", "Hybrid_Monitor",
@@ -43,50 +45,6 @@ def wait_until(condition, seconds=20.0):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-
-def graph(sampler="Hybrid_KSampler", model="mmdit", steps=4, seed=1, **inputs):
-    """API prompt: a demo model, a sampler, the latents saved."""
-    prompt = {
-        "model": {"class_type": "Hybrid_DemoModel", "inputs": {"name": model}},
-        "positive": {
-            "class_type": "Hybrid_DemoPrompt",
-            "inputs": {"model": ["model", 0], "text": "large red circle"},
-        },
-        "negative": {
-            "class_type": "Hybrid_DemoPrompt",
-            "inputs": {"model": ["model", 0], "text": ""},
-        },
-        "empty": {
-            "class_type": "EmptyLatentImage",
-            "inputs": {"width": 64, "height": 64, "batch_size": 1},
-        },
-        "sampler": {
-            "class_type": sampler,
-            "inputs": {
-                "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0],
-                "latent_image": ["empty", 0], "steps": steps, "cfg": 5.0, "seed": seed,
-                "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, **inputs,
-            },
-        },
-        "save": {
-            "class_type": "SaveLatent",
-            "inputs": {"samples": ["sampler", 0], "filename_prefix": "latents/test"},
-        },
-    }  # fmt: skip
-    return prompt
-
-
-def advanced(prompt, sampler):
-    node = prompt["sampler"]
-    node["class_type"] = sampler
-    node["inputs"]["noise_seed"] = node["inputs"].pop("seed")
-    node["inputs"].pop("denoise")
-    node["inputs"] |= {
-        "add_noise": "enable", "start_at_step": 1, "end_at_step": 3,
-        "return_with_leftover_noise": "enable",
-    }  # fmt: skip
-    return prompt
 
 
 def latents(server, prompt):
@@ -132,41 +90,9 @@ def test_advanced_sampler(server):
 def test_attached_model_in_custom_sampling(server):
     until_shared(server)
 
-    def custom(attached):
-        prompt = graph()
-        prompt["attach"] = {
-            "class_type": "Hybrid_AttachModel",
-            "inputs": {"model": ["model", 0], "mode": "exact"},
-        }
-        source = ["attach", 0] if attached else ["model", 0]
-        prompt["noise"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
-        prompt["guider"] = {
-            "class_type": "CFGGuider",
-            "inputs": {
-                "model": source, "positive": ["positive", 0], "negative": ["negative", 0],
-                "cfg": 4.0,
-            },
-        }  # fmt: skip
-        prompt["algorithm"] = {
-            "class_type": "KSamplerSelect",
-            "inputs": {"sampler_name": "dpmpp_2m"},
-        }
-        prompt["sigmas"] = {
-            "class_type": "BasicScheduler",
-            "inputs": {"model": source, "scheduler": "simple", "steps": 5, "denoise": 1.0},
-        }
-        prompt["sampler"] = {
-            "class_type": "SamplerCustomAdvanced",
-            "inputs": {
-                "noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["algorithm", 0],
-                "sigmas": ["sigmas", 0], "latent_image": ["empty", 0],
-            },
-        }  # fmt: skip
-        return prompt
-
-    seen = latents(server, custom(True))
+    seen = latents(server, custom("attach"))
     assert last_count(server) == (5, 5)
-    expected = latents(server, custom(False))
+    expected = latents(server, custom("model"))
     assert (seen - expected).norm() / expected.norm() < 1e-4
 
 
