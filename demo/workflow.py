@@ -37,8 +37,10 @@ def _widgets(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
                 isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
             ):
                 continue
+            settings = options[0] if options else {}
+            if settings.get("forceInput"):
+                continue
             if at < len(values):
                 named[name] = values[at]
-            settings = options[0] if options else {}
             at += 2 if settings.get("control_after_generate") or settings.get("image_upload") else 1
     return named
