@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
 from hybrid_core import curve, curve_figure
+from hybrid_core.comfy_bridge.attach import latest_report
 
 from .schema import schema
 
@@ -28,6 +32,7 @@ class HybridCurveImage(io.ComfyNode):
                 io.String.Input(
                     "report",
                     force_input=True,
+                    optional=True,
                     tooltip="The report output of Hybrid KSampler or Hybrid KSampler (Advanced).",
                 ),
                 io.Int.Input(
@@ -49,11 +54,51 @@ class HybridCurveImage(io.ComfyNode):
                     default=False,
                     tooltip="Logarithmic scales: shows small values better.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Instead of a report, with other samplers: the model of Hybrid Attach "
+                    "Model or Hybrid Monitor that was sampled with.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="With model: the latent that its sampler made. The picture waits for "
+                    "it.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The curve as a picture.")],
         )
 
     @classmethod
-    def execute(cls, report: str, width: int, height: int, log: bool) -> io.NodeOutput:
-        drawn = curve_figure.pixels(curve.read(report), width, height, log)
+    def execute(
+        cls,
+        width: int,
+        height: int,
+        log: bool,
+        report: str | None = None,
+        model: Any = None,
+        latent: Any = None,
+    ) -> io.NodeOutput:
+        told = report if report is not None else report_of(model, latent)
+        drawn = curve_figure.pixels(curve.read(told), width, height, log)
         return io.NodeOutput(torch.from_numpy(drawn).float().div(255)[None])
+
+
+def report_of(model: Any, latent: Any) -> str:
+    """The report of the latest run of an attached model. Raises UnreadableReport."""
+    given = [name for name, value in (("model", model), ("latent", latent)) if value is not None]
+    if len(given) < 2:
+        raise curve.UnreadableReport(
+            f"Hybrid Curve Image is connected to {' and '.join(given) or 'nothing'}. "
+            "Expected: the report of a Hybrid KSampler; or, with other samplers, the model of "
+            "Hybrid Attach Model and the latent that was sampled with it. Connect one of the two."
+        )
+    found = latest_report(model)
+    if found is None:
+        raise curve.UnreadableReport(
+            "Hybrid Curve Image got a model that made no run with anything attached. Expected: "
+            "the very model that went into the sampler, from Hybrid Attach Model (not in mode off) "
+            "or Hybrid Monitor. Connect that output."
+        )
+    return json.dumps(found.data())

@@ -57,10 +57,21 @@ def attach(
 
 def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher | None:
     """A clone of an attached `model` whose runs `watcher` follows. None: nothing is attached."""
-    hooks = model.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)
-    if not hooks:
+    attachment = _attachment(model)
+    if attachment is None:
         return None
-    return _with_attachment(model, hooks[0].__self__.followed_by(watcher))
+    return _with_attachment(model, attachment.followed_by(watcher))
+
+
+def latest_report(model: ModelPatcher) -> Report | None:
+    """Of an attached model's latest run, None without one."""
+    attachment = _attachment(model)
+    return None if attachment is None else attachment.latest
+
+
+def _attachment(model: ModelPatcher) -> Attachment | None:
+    hooks = model.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)
+    return hooks[0].__self__ if hooks else None
 
 
 def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> ModelPatcher:
@@ -89,6 +100,7 @@ class Attachment:
     ):
         self._mode, self._session, self._tuning = mode, session, tuning
         self._announce, self._on_report, self._watcher = announce, on_report, watcher
+        self.latest: Report | None = None
         self._partition: Partition | None = None
 
     def followed_by(self, watcher: Watcher) -> Attachment:
@@ -112,6 +124,7 @@ class Attachment:
         finally:
             self._partition = outer
             partition.finish(status)
+            self.latest = partition.report
             self._on_report(partition.report)
 
     def _new_partition(
@@ -153,7 +166,7 @@ class Attachment:
         )
         return Partition(
             guider.model_patcher, self._session, self._announce, self._watcher, report,
-            self._tuning, stepper, parallelism, alone,
+            self._tuning, stepper, parallelism, alone, tuple(noise.shape),
         )  # fmt: skip
 
     def calc_cond_batch(
