@@ -47,7 +47,7 @@ class HybridAttachModel(io.ComfyNode):
         tolerance: float = Tuning.tolerance,
         options: Tuning | None = None,
     ) -> io.NodeOutput:
-        announce = announcer(cls.hidden.unique_id)
+        announce = announcer(cls.hidden.unique_id, shows_runs=False)
         return io.NodeOutput(attach(model, mode, announce, tuning=tuned(options, tolerance)))
 
 

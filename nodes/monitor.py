@@ -30,13 +30,13 @@ def _tell_of_run(client_id: str, message: dict[str, Any]) -> None:
 LIVE = Live(_tell_of_run)
 
 
-def announcer(node_id: str | None) -> Callable[[str], None]:
-    """A function that shows a sentence on the node and in the log."""
+def announcer(node_id: str | None, shows_runs: bool) -> Callable[[str], None]:
+    """A function that writes a sentence into the log, and on a node that does not show its runs."""
 
     def announce(text: str) -> None:
         log.warning("node %s %s", node_id, text)
         server = _server()
-        if server is not None and node_id is not None:
+        if server is not None and node_id is not None and not shows_runs:
             server.send_progress_text(text, node_id)
 
     return announce

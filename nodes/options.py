@@ -6,7 +6,7 @@ import dataclasses
 
 from comfy_api.latest import io
 
-from hybrid_core.config import Settings, Tuning
+from hybrid_core.config import DATA_PLANES, Settings, Tuning
 
 from .schema import ALIASES, CATEGORY, schema
 
@@ -58,6 +58,12 @@ class HybridOptions(io.ComfyNode):
                     "load_timeout", default=Settings.load_seconds, min=1.0, max=86400.0,
                     tooltip="Seconds that the second process may take to load the model.",
                 ),
+                io.Combo.Input(
+                    "data_plane", options=list(DATA_PLANES), default=Tuning.data_plane,
+                    tooltip="How tensors travel to the second process. auto: the fastest that "
+                    "passes its self-test. cuda_ipc: memory on the second GPU. host_pinned: pinned "
+                    "memory of the computer. host: as that, not pinned.",
+                ),
             ],
             outputs=[OPTIONS.Output(tooltip="For the options input of a Hybrid node.")],
         )  # fmt: skip
@@ -73,6 +79,7 @@ class HybridOptions(io.ComfyNode):
         look_ahead: bool,
         step_timeout: float,
         load_timeout: float,
+        data_plane: str = Tuning.data_plane,  # workflows saved before it was there
     ) -> io.NodeOutput:
         return io.NodeOutput(
             Tuning(
@@ -84,6 +91,7 @@ class HybridOptions(io.ComfyNode):
                 look_ahead=look_ahead,
                 step_seconds=step_timeout,
                 load_seconds=load_timeout,
+                data_plane=data_plane,
             )
         )
 

@@ -171,7 +171,7 @@ def sampled(
     attached = attach(
         model,
         mode,
-        announcer(node_id),
+        announcer(node_id, shows_runs=True),
         on_report=reports.append,
         tuning=tuning,
         watcher=live,

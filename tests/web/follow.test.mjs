@@ -82,6 +82,30 @@ clocked("a_reloaded_tab_polls_until_events_come", async () => {
   assert.equal(server.asked, asked);
 });
 
+clocked("a_run_between_two_polls_of_a_second_tab_is_not_missed", async () => {
+  const { server, store, follower, pass } = page();
+  await pass(1);
+  follower.queue(1);
+  await pass(0.3);
+  server.runs = [run("EE", { status: "done" })];
+  follower.queue(0);
+  await pass(1);
+  assert.equal(store.slots("w")[0].current.status, "done");
+  assert.equal(server.asked, 1);
+});
+
+clocked("the_tab_that_heard_of_its_run_asks_nothing_at_its_end", async () => {
+  const { server, store, follower, pass } = page();
+  await pass(1);
+  follower.queue(1);
+  follower.own(true);
+  follower.event(store.receive(run("EE", { status: "done" })));
+  follower.own(false);
+  follower.queue(0);
+  await pass(5);
+  assert.equal(server.asked, 0);
+});
+
 clocked("a_page_without_plots_does_not_poll", async () => {
   const { server, follower, pass } = page({ seen: false });
   follower.queue(1);

@@ -2,10 +2,11 @@
 
 const LEAST_RATIO = 4; // of the ends of a logarithmic scale
 
-/** A scale of `values` onto [0, 1]: {at(value), ticks: [value], low, high, log}. */
+/** A scale of `values` onto [0, 1]: {at(value), ticks, low, high}; no values, no ticks. */
 export function valueScale(values, log, most = 4) {
   const found = values.filter((value) => Number.isFinite(value) && (!log || value > 0));
-  return log ? logScale(found, most) : linearScale(found, most);
+  const scale = log ? logScale(found, most) : linearScale(found, most);
+  return found.length ? scale : { ...scale, ticks: [] };
 }
 
 function linearScale(values, most) {
@@ -13,7 +14,7 @@ function linearScale(values, most) {
   const step = niceStep(top, most);
   const high = tidy(Math.ceil(top / step - 1e-9) * step);
   const ticks = Array.from({ length: Math.round(high / step) + 1 }, (_, i) => tidy(i * step));
-  return { low: 0, high, log: false, ticks, at: (value) => clamp(value / high) };
+  return { low: 0, high, ticks, at: (value) => clamp(value / high) };
 }
 
 function logScale(values, most) {
@@ -24,7 +25,6 @@ function logScale(values, most) {
   return {
     low,
     high,
-    log: true,
     ticks: logTicks(low, high, most),
     at: (value) => (value > 0 ? clamp((Math.log10(value) - a) / (b - a)) : 0),
   };

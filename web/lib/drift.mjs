@@ -3,6 +3,7 @@
 import { label, line } from "./shapes.mjs";
 
 const ROOM_FOR_LABEL = 40; // px of the plot's height
+const LABEL_SHARE = 0.7; // of the width that it may take
 
 /** The tolerance is always at the same height: what counts is which side of it the drift is on. */
 export function drift({ run, course }, { area, x, view, options }) {
@@ -20,7 +21,9 @@ export function drift({ run, course }, { area, x, view, options }) {
   if (known.length > 1) shapes.push(line(points, "drift", 0.95, 1.2, [1.5, 1.8]));
   if (height < ROOM_FOR_LABEL) return shapes;
   const tolerance = view.words.plain(run.tolerance);
-  const text = view.words.text("plot.tolerance", { tolerance });
+  const most = LABEL_SHARE * (area.right - area.left);
+  const whole = view.words.text("plot.tolerance", { tolerance });
+  const text = view.measure(whole, 9) <= most ? whole : tolerance;
   const style = { align: "right", ink: "drift", alpha: 1, halo: true };
   return [...shapes, label(area.right - 2, level - 2.5, text, style)];
 }

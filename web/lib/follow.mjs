@@ -12,6 +12,7 @@ export const PACE = { poll: 1000, apart: 250, silence: 2000 };
 export class Follower {
   #queue = 0;
   #own = false;
+  #busySince = -Infinity;
   #heard = -Infinity;
   #asked = -Infinity;
   #timer = null;
@@ -37,11 +38,18 @@ export class Follower {
 
   /** The number of prompts that run or wait, from anyone. */
   queue(remaining) {
-    const ended = this.#queue > 0 && remaining === 0;
+    const was = this.#queue;
     this.#queue = remaining;
+    if (!was && remaining) this.#busySince = this.now();
     if (!remaining) this.#own = false;
-    if (ended && this.store.running().length) this.request();
+    if (was && !remaining && this.#missed) this.request();
     else this.#plan();
+  }
+
+  /** Whether a run may have ended without a word to this tab, since the queue began. */
+  get #missed() {
+    const silent = this.#heard < this.#busySince && this.watching();
+    return silent || this.store.running().length > 0;
   }
 
   /** Fetch now, or right after the request that is under way. */

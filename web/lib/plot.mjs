@@ -10,7 +10,7 @@ import { isLive, isLog, setLog } from "./prefs.mjs";
 import { scene } from "./scene.mjs";
 import { description, stateOf, stepWords } from "./state.mjs";
 import { theme, themeVersion } from "./theme.mjs";
-import { hideTip, showTip } from "./tooltip.mjs";
+import { hideTip, moveTip, showTip } from "./tooltip.mjs";
 import { language, words } from "./words.mjs";
 
 export const HEIGHT = { live: 160, quiet: 32 };
@@ -28,6 +28,7 @@ export class Plot {
   #size = { width: 0, height: 0 }; // of the canvas
   #tall = false;
   #hover = null; // {index, x, y}: a row and the place of its numbers on the screen
+  #told = ""; // which row's numbers are on the screen
   #scene = null;
   #courses = new Map(); // of the two runs on screen
   #alternative = new Calm(CALM, () => this.#describe());
@@ -209,6 +210,7 @@ export class Plot {
     this.#hover = hover;
     if (hover) this.#tell(this.shown());
     else {
+      this.#told = "";
       hideTip();
       put(this.#parts.now, "");
     }
@@ -222,6 +224,10 @@ export class Plot {
       this.#point(null);
       return;
     }
+    moveTip(x, y);
+    const told = `${shown.run.version} ${index} ${language()}`;
+    if (told === this.#told) return;
+    this.#told = told;
     const said = stepWords(shown.run, shown.course, index, words);
     showTip(said, x, y);
     const lines = said.lines.map((one) => one.join(" "));

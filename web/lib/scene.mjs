@@ -44,7 +44,7 @@ export function scene(now, before, view, options = DEFAULTS) {
   };
   const shapes = [
     ...(now ? bands(now.course, frame) : []),
-    ...grid((now ?? before)?.course.perStep ?? 1, frame),
+    ...(now || before ? grid((now ?? before).course.perStep, frame) : []),
     ...(before ? faint(before.course.steps, frame) : []),
     ...(now ? [...drift(now, frame), ...curve(steps, frame), ...bars(steps, frame)] : []),
     ...(area.legend ? legend(steps, before !== null, frame) : []),

@@ -34,7 +34,9 @@ function details(run, course, words) {
   if (run.mode === "off") return [...run.reasons, ...(rows ? [mode] : [])];
   const side = waitingWords(waiting(course.steps), words);
   const faster = alone || !rows ? [] : ratios(run, words);
-  return [...faster, ...whyLocal(run, found, rows, words), side, mode].filter(Boolean);
+  const why = whyLocal(run, found, rows, words);
+  const first = run.status === "failed" ? [...why, ...faster] : [...faster, ...why];
+  return [...first, side, mode].filter(Boolean);
 }
 
 function waitingWords(waits, words) {

@@ -2,12 +2,13 @@
 
 import { app } from "../../../scripts/app.js";
 import { store, watchers } from "./events.mjs";
-import { executionId, slotOf, workflowId } from "./graph.mjs";
+import { executionId, nodeAt, slotOf, workflowId } from "./graph.mjs";
 import { HEIGHT, Plot } from "./plot.mjs";
 import { isLive } from "./prefs.mjs";
 
 export const NODES = new Set(["Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_Monitor"]);
 const MARGIN = 6;
+const WIDTH = 270; // px of a new node: KSampler's
 const hosts = new Map(); // graph and node id -> the element that last held the node's plot
 const FRAMES = 6; // to wait for the renderer to place the element
 
@@ -32,12 +33,18 @@ export function addPlot(node) {
     setValue: () => {},
   });
   widget.serialize = false; // not among the workflow's values
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
   forward(plot.element);
   after(node, "onAdded", () => mount(plot)); // copying makes throw-away nodes that are never added
   before(node, "onRemoved", () => unmount(plot));
+  after(node, "onResize", () => node.setDirtyCanvas(true, true)); // elements move when it draws
   after(node, "onExecuted", (output) => {
     const runs = output?.hybrid_run;
-    if (runs?.length) store.replay(runs, workflowId(), executionId(node) ?? String(node.id));
+    if (!runs?.length) return;
+    const told = runs.at(-1).node; // not the node's own where the output is another workflow's
+    const id = nodeAt(told) === node ? told : executionId(node) ?? String(node.id);
+    store.replay(runs, workflowId(), id);
   });
 }
 
