@@ -1,0 +1,116 @@
+"""ComfyUI's pages in a real browser: two frontends, the classic canvas and Nodes 2.0."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+for folder in (str(ROOT), str(HERE)):
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+from pages_tab import ARGUMENTS, Tab, front_end  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+from demo.server import serving  # noqa: E402
+
+FRONTENDS = ("1.47.12", "1.58.1")
+RENDERERS = ("classic", "nodes2")
+SCREENSHOTS = Path(os.environ.get("HYBRID_SCREENSHOTS", ROOT / ".dev" / "screenshots"))
+WANTED = ("COMFYUI_DIR", "HYBRID_FRONTENDS", "HYBRID_BROWSER")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Pages last: Playwright keeps an event loop in this thread, which other tests may want."""
+    items.sort(key=lambda item: HERE in item.path.parents)
+    missing = [name for name in WANTED if not os.environ.get(name)]
+    if missing:
+        reason = f"{missing[0]} is not set (python dev.py test sets it): no pages are tested"
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=os.environ["HYBRID_BROWSER"], args=ARGUMENTS
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session", params=FRONTENDS)
+def frontend(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", params=RENDERERS)
+def renderer(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def server(frontend, tmp_path_factory):
+    """A server with this frontend, which has a second process to share the work with."""
+    folder = tmp_path_factory.mktemp("pages")
+    with serving(folder, front_end(frontend)) as running:
+        yield running
+        assert running.process.poll() is None, "the server ended during the tests"
+
+
+@pytest.fixture(scope="session")
+def open_tab(browser, server, renderer):
+    """Opens tabs of this frontend and renderer; each a profile of its own, closed at the end."""
+    contexts = []
+
+    def open_one(on=None, prepare=None, **settings) -> Tab:
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        contexts.append(context)
+        tab = Tab(context, on or server, renderer == "nodes2")
+        if prepare is not None:
+            prepare(tab.page)
+        return tab.open(**settings)
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def shared_tab(open_tab):
+    return open_tab()
+
+
+@pytest.fixture
+def tab(shared_tab, picture):
+    """The tab that the tests of one frontend and renderer share. Its errors fail the test."""
+    shared_tab.errors.clear()
+    yield shared_tab
+    picture(shared_tab)
+    if shared_tab.server.get("/queue")["queue_running"]:  # a test failed in mid-run
+        shared_tab.server.post("/interrupt", {})
+    assert not shared_tab.errors
+
+
+@pytest.fixture
+def picture(request, frontend, renderer):
+    """Keeps a screenshot of a tab, named after the test."""
+
+    def take(tab: Tab, suffix: str = "") -> None:
+        shown = {frontend, renderer, request.node.originalname}
+        more = [str(v) for v in request.node.callspec.params.values() if v not in shown]
+        name = re.sub(r"\W+", "_", "-".join([request.node.originalname, *more]) + suffix)
+        folder = SCREENSHOTS / f"{frontend}-{renderer}"
+        folder.mkdir(parents=True, exist_ok=True)
+        tab.page.screenshot(path=folder / f"{name}.png")
+
+    return take

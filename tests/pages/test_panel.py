@@ -1,0 +1,108 @@
+"""The sidebar tab with the two processes, and the messages at the edge of the screen."""
+
+from __future__ import annotations
+
+import pytest
+from pages_graphs import text_to_latent
+from pages_tab import until_shared
+
+TOGGLE = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.hybrid-ksampler')"
+ANOTHER = """async (before) => {
+    const answer = await probe.api().fetchApi('/hybrid_ksampler/worker');
+    const {pid} = (await answer.json()).worker;
+    return pid !== null && pid !== before;
+}"""
+LISTEN = """() => {
+    window.toasts = [];
+    const {toast} = app.extensionManager;
+    const {add} = toast;
+    toast.add = (message) => {
+        window.toasts.push(message);
+        return add.call(toast, message);
+    };
+}"""
+
+
+@pytest.fixture
+def panel(tab):
+    """The open panel of the tab."""
+    tab.load(text_to_latent(steps=4, mode="exact"))
+    tab.js(TOGGLE)
+    section = tab.page.locator(".hybrid-panel")
+    section.wait_for()
+    section.get_by_text("cpu").first.wait_for()
+    yield section
+    tab.js(TOGGLE)
+    section.wait_for(state="detached")
+
+
+def worker(tab):
+    return tab.server.get("/hybrid_ksampler/worker")["worker"]
+
+
+def until_worker(tab, *states: str) -> None:
+    tab.until(
+        """async (states) => {
+            const answer = await probe.api().fetchApi('/hybrid_ksampler/worker');
+            return states.includes((await answer.json()).worker.state);
+        }""",
+        list(states),
+        seconds=60,
+    )
+
+
+def press(panel, order: str) -> None:
+    button = panel.locator(f"[data-order={order}][aria-disabled=false]")
+    button.wait_for(timeout=60_000)
+    button.click()
+
+
+def test_the_panel_shows_both_processes_and_its_buttons_work(tab, panel, picture):
+    if worker(tab)["state"] == "none":
+        press(panel, "start")
+    until_worker(tab, "ready")
+    first = worker(tab)["pid"]
+    parent, second = panel.locator(".hybrid-card").all()
+    assert parent.locator("[role=meter]").is_visible()
+    second.locator("[role=meter]").wait_for()
+    picture(tab, "-ready")
+    press(panel, "restart")
+    panel.locator("[data-order=free][aria-disabled=false]").wait_for(timeout=60_000)
+    until_worker(tab, "ready")
+    assert worker(tab)["pid"] not in (None, first)
+    press(panel, "free")
+    until_worker(tab, "none")
+    panel.locator("[data-order=start][aria-disabled=false]").wait_for()
+    assert panel.locator("[data-order=free]").get_attribute("aria-disabled") == "true"
+    press(panel, "start")
+    until_worker(tab, "ready")
+
+
+def test_the_panel_follows_a_run_and_does_not_disturb_it(tab, panel):
+    """It asks again and again while the worker starts and loads."""
+    before = worker(tab)["pid"]
+    press(panel, "restart" if before else "start")
+    tab.until(ANOTHER, before, seconds=60)
+    process = worker(tab)["pid"]
+    until_shared(tab)
+    now = tab.server.get("/hybrid_ksampler/worker")
+    assert now["worker"]["pid"] == process and now["worker"]["last_error"] is None
+    panel.get_by_text(now["parent"]["model"]).first.wait_for()
+
+
+def test_toasts_come_on_a_change_only(tab):
+    """Three runs in one process after shared ones: one message."""
+    tab.load(text_to_latent())
+    tab.js(LISTEN)
+    reason = "the worker ended: made up"
+    shared = [[i, "exact", 9.0, 0.01, None, 9.0, 9.0, 9.0, 0.0] for i in range(4)]
+    local = [[i, "local", 9.0, None, None, 9.0, 9.0, None, None] for i in range(4)]
+    runs = [(shared, []), (shared, []), (local, [reason]), (local, [reason]), (local, [reason])]
+    for count, (rows, reasons) in enumerate(runs):
+        run = f"toasts-{tab.js('probe.root().id')}-{count}"
+        tab.feed([], run=run, seq=1, status="running", total=4, started=9e9 + count)
+        tab.feed(rows, run=run, seq=2, reasons=reasons, started=9e9 + count)
+    tab.page.get_by_text(reason).first.wait_for()
+    tab.frames(4)
+    (toast,) = tab.js("window.toasts")
+    assert toast["severity"] == "warn" and reason in toast["detail"]

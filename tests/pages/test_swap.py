@@ -1,0 +1,119 @@
+"""Swap to Hybrid KSampler and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pages_graphs import SAMPLER, Graph, sampler_values, text_to_latent
+from safetensors.torch import load_file
+
+EXECUTE = "(id) => app.extensionManager.command.execute(id)"
+TO_HYBRID = "HybridKSampler.SwapWorkflow.hybrid"
+TO_KSAMPLER = "HybridKSampler.SwapWorkflow.ksampler"
+TYPE = "(type) => probe.node('5')?.type === type"
+PAIRS = [("KSampler", "Hybrid_KSampler"), ("KSamplerAdvanced", "Hybrid_KSamplerAdvanced")]
+
+
+def latents(tab) -> torch.Tensor:
+    (saved,) = tab.run()["outputs"]["6"]["latents"]
+    path = tab.server.folder / "output" / saved["subfolder"] / saved["filename"]
+    return load_file(path)["latent_tensor"]
+
+
+def kept(tab) -> dict:
+    """What a swap must not touch, of the sampler and of the links."""
+    node = tab.serialized(SAMPLER)
+    graph = tab.js("probe.root().serialize()")
+    links = [[str(link[1]), link[2], str(link[3]), link[4]] for link in graph["links"]]
+    return {
+        "pos": node["pos"],
+        "color": node.get("color"),
+        "title": tab.js("probe.node('5').title"),
+        "mode": node["mode"],
+        "values": node["widgets_values"],
+        "links": sorted(links),
+    }
+
+
+@pytest.mark.parametrize(("core", "hybrid"), PAIRS)
+def test_swap_and_back_keeps_everything_and_the_result(tab, core, hybrid):
+    tab.load(text_to_latent(core, steps=4, size=(330, 300), title="Mine", color="#432"))
+    before, expected = kept(tab), latents(tab)
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(TYPE, hybrid)
+    swapped = kept(tab)
+    own = swapped["values"][len(before["values"]) :]
+    assert len(own) == 2 and own[0] in ("adaptive", "paper", "exact", "off")
+    swapped["values"] = swapped["values"][: len(before["values"])]
+    assert swapped == before
+    tab.until("probe.onScreen('5')")
+    tab.js("() => { probe.node('5').widgets.find((w) => w.name === 'mode').value = 'off'; }")
+    assert torch.equal(latents(tab), expected)
+    tab.js(EXECUTE, TO_KSAMPLER)
+    tab.until(TYPE, core)
+    assert kept(tab) == before
+    tab.js("() => { probe.node('6').widgets[0].value = 'latents/again'; }")
+    assert torch.equal(latents(tab), expected)
+
+
+def test_a_swap_is_one_undo_step(tab):
+    tab.load(text_to_latent("KSampler", steps=4, size=(330, 300)))
+    tab.frames(4)
+    before = kept(tab)
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(TYPE, "Hybrid_KSampler")
+    tab.frames(6)
+    after = kept(tab)
+    tab.until("!!app.canvas.canvas")
+    tab.js("app.canvas.canvas.focus()")
+    tab.page.keyboard.press("Control+z")
+    tab.until(TYPE, "KSampler")
+    assert kept(tab) == before
+    tab.page.keyboard.press("Control+y")
+    tab.until(TYPE, "Hybrid_KSampler")
+    assert kept(tab) == after
+    tab.until("probe.onScreen('5')")
+
+
+def two_samplers():
+    graph = Graph()
+    graph.document = text_to_latent("KSampler", steps=4, size=(330, 300))
+    values = sampler_values("KSampler", 4, 9, "", 0)
+    graph.add(9, "KSampler", (400, 480), (330, 280), values)
+    for source, name in ((1, "model"), (2, "positive"), (3, "negative"), (4, "latent_image")):
+        graph.connect(source, 0, 9, name)
+    return graph.document
+
+
+def test_the_selection_alone_is_swapped(tab):
+    tab.load(two_samplers())
+    tab.js("app.canvas.selectNode(probe.node('9'))")
+    tab.js(EXECUTE, "HybridKSampler.SwapSelection.hybrid")
+    tab.until("probe.node('9').type === 'Hybrid_KSampler'")
+    assert tab.js("probe.node('5').type") == "KSampler"
+
+
+def test_the_menu_of_a_node_swaps_it(tab):
+    tab.load(two_samplers())
+    tab.until("!!probe.node('9')")
+    tab.frames()
+    x, y = tab.title_of("5")
+    tab.page.mouse.click(x, y)
+    tab.page.mouse.click(x, y, button="right")
+    entry = tab.page.get_by_text("Swap to Hybrid KSampler", exact=False).first
+    entry.click()
+    tab.until(TYPE, "Hybrid_KSampler")
+    assert tab.js("probe.node('9').type") == "KSampler"
+
+
+def test_samplers_in_subgraphs_are_swapped(tab):
+    tab.load(text_to_latent("KSampler", steps=4, size=(330, 300)))
+    inner = tab.js(
+        """() => {
+            const {subgraph, node} = app.graph.convertToSubgraph(new Set([probe.node('5')]));
+            return `${node.id}:${subgraph.nodes[0].id}`;
+        }"""
+    )
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until("(id) => probe.node(id)?.type === 'Hybrid_KSampler'", inner)
+    assert tab.run()["outputs"]["6"]["latents"]

@@ -1,0 +1,163 @@
+"""The plot in its node: theme, size, zoom, copy and paste."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from pages_graphs import rows_of, text_to_latent
+from PIL import Image
+
+PALETTE = "(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name)"
+
+
+@pytest.fixture
+def drawn(tab):
+    """The tab with a finished run on the sampler."""
+    tab.load(text_to_latent())
+    tab.feed(rows_of(20))
+    tab.until("probe.onScreen('5')")
+    tab.until("probe.pixels('5')?.drawn > 0")
+    tab.frames(3)
+    return tab
+
+
+def test_the_light_theme_is_another_picture(drawn, picture):
+    tab = drawn
+    dark, count = tab.pixels(), tab.redraws()
+    tab.js(PALETTE, "light")
+    try:
+        tab.until("(colour) => probe.pixels('5').background !== colour", dark["background"])
+        tab.frames(3)
+        light = tab.pixels()
+        assert tab.redraws() > count
+        assert int(light["background"][:2], 16) > 200 > 80 > int(dark["background"][:2], 16)
+        assert light["drawn"] > 0
+        picture(tab, "-light")
+    finally:
+        tab.js(PALETTE, "dark")
+    tab.until("(colour) => probe.pixels('5').background === colour", dark["background"])
+
+
+def test_the_plot_follows_the_size_of_its_node(drawn):
+    tab = drawn
+    before = tab.pixels()
+    tab.js("() => probe.node('5').setSize([520, 640])")
+    tab.until("(w) => probe.canvas('5').width > w", before["width"])
+    tab.frames(2)
+    wide = tab.pixels()
+    assert wide["drawn"] > 0
+    box = tab.js("probe.onScreen('5')")
+    assert 400 < box["width"] <= 520
+
+
+def test_the_plot_is_drawn_at_the_smallest_size(drawn):
+    tab = drawn
+    tab.js("() => probe.node('5').setSize(probe.node('5').computeSize())")
+    tab.frames(4)
+    box = tab.until("probe.onScreen('5')")
+    assert box["width"] > 100 and box["height"] >= 80
+    assert tab.pixels()["colours"] > 3
+
+
+@pytest.mark.parametrize("zoom", [0.5, 2.0])
+def test_zoom_keeps_the_plot_sharp(drawn, zoom):
+    tab = drawn
+    before, box = tab.pixels(), tab.js("probe.onScreen('5')")
+    tab.js(
+        """(zoom) => {
+            app.canvas.ds.scale = zoom;
+            app.canvas.ds.offset = [640 / zoom - 565, 430 / zoom - 540];  // the plot in the middle
+            app.canvas.setDirty(true, true);
+        }""",
+        zoom,
+    )
+    tab.until("(wanted) => Math.abs(probe.onScreen('5').width - wanted) < 4", box["width"] * zoom)
+    if zoom > 1:
+        tab.until("(w) => probe.canvas('5').width >= w", before["width"] * zoom * 0.95)
+    assert tab.pixels()["drawn"] > 0
+
+
+def test_a_pasted_copy_has_a_plot_of_its_own(drawn):
+    tab = drawn
+    tab.js("app.canvas.selectNode(probe.node('5'))")
+    tab.page.mouse.move(900, 500)
+    tab.js("app.canvas.canvas.focus()")
+    tab.page.keyboard.press("Control+c")
+    tab.page.keyboard.press("Control+v")
+    copy = tab.until(
+        """() => {
+            const found = probe.root().nodes.filter((n) => n.type === 'Hybrid_KSampler');
+            return found.length === 2 && String(found.at(-1).id);
+        }"""
+    )
+    tab.until("(id) => probe.onScreen(id)", copy)
+    before = tab.pixels()["hash"]
+    assert tab.js("(id) => probe.widget(id).element !== probe.widget('5').element", copy)
+    assert tab.values(copy)[2:] == tab.values()[2:]
+    empty = tab.pixels(copy)
+    tab.feed(rows_of(33), node=copy)
+    tab.until("([id, hash]) => probe.pixels(id).hash !== hash", [copy, empty["hash"]])
+    assert tab.pixels()["hash"] == before
+
+
+def test_the_previous_run_stays_as_a_faint_line(drawn):
+    tab = drawn
+    first = tab.pixels()
+    second = rows_of(20, warm=6, end=5)
+    tab.feed(second, run="second", started=9e9)
+    tab.until("(hash) => probe.pixels('5').hash !== hash", first["hash"])
+    tab.frames(2)
+    both = tab.pixels()
+    tab.load(text_to_latent())
+    tab.feed(second, run="second", started=9e9)
+    tab.until("probe.onScreen('5')")
+    tab.until("probe.said('5').includes('20 steps')")
+    tab.frames(2)
+    alone = tab.pixels()
+    assert (alone["width"], alone["height"]) == (both["width"], both["height"])
+    assert alone["hash"] != both["hash"]
+
+
+@pytest.mark.parametrize("kind", ["png", "csv"])
+def test_the_menu_saves_the_run(drawn, kind):
+    tab = drawn
+    tab.page.get_by_test_id("hybrid-plot-menu").click()
+    with tab.page.expect_download() as download:
+        tab.page.locator(".litemenu-entry", has_text=re.compile(kind, re.IGNORECASE)).click()
+    assert download.value.suggested_filename.endswith(f".{kind}")
+    data = Path(download.value.path()).read_bytes()
+    if kind == "png":
+        with Image.open(io.BytesIO(data)) as picture:
+            assert min(picture.size) > 300 and len(set(picture.convert("RGB").getdata())) > 20
+    else:
+        rows = list(csv.DictReader(io.StringIO(data.decode())))
+        assert [int(row["step"]) for row in rows] == list(range(1, 21))
+        assert [float(row["rel_mae"]) for row in rows] == pytest.approx([r[3] for r in rows_of(20)])
+
+
+def test_idle_costs_nothing(drawn):
+    tab = drawn
+    tab.frames(5)
+    before = tab.redraws()
+    tab.js("() => new Promise((done) => setTimeout(done, 1000))")
+    assert tab.redraws() == before
+
+
+def test_hover_shows_the_numbers_of_a_step(drawn, picture):
+    tab = drawn
+    box = tab.js("probe.onScreen('5')")
+    tip = tab.page.get_by_test_id("hybrid-plot-tip")
+    tab.page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    tab.page.mouse.move(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.5)
+    tip.wait_for()
+    tab.until(
+        """() => /\\b100 ms\\b|\\b55 ms\\b/.test(
+            document.querySelector('[data-testid="hybrid-plot-tip"]').innerText)"""
+    )
+    picture(tab, "-tip")
+    tab.page.mouse.move(box["x"] + box["width"] + 200, box["y"] + box["height"] * 0.5)
+    tip.wait_for(state="hidden")
