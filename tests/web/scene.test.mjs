@@ -40,6 +40,15 @@ test("everything_is_inside_at_every_size_and_scale", () => {
   }
 });
 
+test("the_last_step's_number_is_whole", () => {
+  const long = drawn(run("E".repeat(300), { total: 300 }));
+  const numbers = of(long, "text", (shape) => shape.align === "center" && /^\d+$/.test(shape.text));
+  assert.equal(numbers.at(-1).text, "300");
+  for (const { x, text } of numbers) {
+    assert.ok(x + measure(text, 9) / 2 <= view.width, `${text} at ${x}`);
+  }
+});
+
 test("kinds_are_told_apart_by_their_marks", () => {
   const found = of(drawn(run("EEppEpLs", { total: 8, status: "done" })), "mark");
   assert.equal(

@@ -74,7 +74,7 @@ function areaOf({ width, height }, options) {
   };
 }
 
-function grid(perStep, { area, x, y, values, span }) {
+function grid(perStep, { area, view, x, y, values, span }) {
   const { left, right, barsBottom } = area;
   const shapes = [line([left, barsBottom, right, barsBottom], "border", 1, 1)];
   for (const tick of values.ticks) {
@@ -84,8 +84,10 @@ function grid(perStep, { area, x, y, values, span }) {
   if (!area.footer) return shapes;
   const total = Math.max(1, Math.round(span / perStep));
   for (const tick of stepTicks(total, Math.floor((right - left) / 32))) {
-    const at = x((tick - 1) * perStep);
-    shapes.push(label(at, barsBottom + 10, String(tick), { align: "center" }));
+    const text = String(tick);
+    const last = view.width - view.measure(text, 9) / 2;
+    const at = Math.min(x((tick - 1) * perStep), last);
+    shapes.push(label(at, barsBottom + 10, text, { align: "center" }));
   }
   return shapes;
 }
