@@ -9,6 +9,9 @@ from hybrid_core.errors import ConfigError
 
 MODES = ("adaptive", "paper", "exact", "off")
 DEVICE_VARIABLE = "HYBRID_KSAMPLER_DEVICE"
+AUTO = "auto"
+DATA_PLANES = (AUTO, "cuda_ipc", "host_pinned", "host")  # each falls back to the next
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,21 @@ class Settings:
     step_factor: float = 20.0  # and as many times the parent's own branch
     request_seconds: float = 30.0  # conditioning, status, a piece of a bulk transfer
     idle_seconds: float = 600.0  # an unused worker is stopped
+    plane_seconds: float = 20.0  # the self-test of one data plane
+    data_plane: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.slot_bytes < 4096 or self.slot_bytes % 64:
+        if not 4096 <= self.slot_bytes < 1 << 32 or self.slot_bytes % 64:
             raise ConfigError(
-                f"slot_bytes is {self.slot_bytes}, expected a multiple of 64 from 4096 up"
+                f"slot_bytes is {self.slot_bytes}, expected a multiple of 64 from 4096 to 4 GiB"
             )
-        for name in ("start", "load", "step", "request", "idle"):
+        for name in ("start", "load", "step", "request", "idle", "plane"):
             value = getattr(self, f"{name}_seconds")
             if not value > 0:
                 raise ConfigError(f"{name}_seconds is {value}, expected more than 0")
         if not self.step_factor >= 1:
             raise ConfigError(f"step_factor is {self.step_factor}, expected 1 or more")
+        check_data_plane(self.data_plane)
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,10 @@ class Tuning:
     cap: int = 0  # tau_cap
     step_seconds: float | None = None  # None: the session's, like the next
     load_seconds: float | None = None
+    data_plane: str = AUTO  # the session's
 
     def __post_init__(self) -> None:
+        check_data_plane(self.data_plane)
         for name in ("tolerance", "largest_gap", "window", "slope", "length", "cap"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -68,29 +76,30 @@ class WorkerDevice:
     label: str
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
+    uuid: str | None = None  # of a GPU
+    parents_gpu: int | None = None  # torch's number of the GPU that the parent computes on
+    differs: str | None = None  # how the GPU differs from the parent's, in words
 
 
-def worker_device(chosen: str | None, other_gpu: str | None) -> WorkerDevice | None:
-    """The worker's device, or None when there is none.
+def processor_cores(chosen: str) -> WorkerDevice:
+    """Cores for development and tests: "cpu:1" or "cpu:2,3". Raises ConfigError."""
+    kind, _, numbers = chosen.partition(":")
+    try:
+        cores = tuple(int(number) for number in numbers.split(","))
+    except ValueError:
+        cores = ()
+    if kind != "cpu" or not cores or min(cores) < 0:
+        raise ConfigError(
+            f"{DEVICE_VARIABLE} is '{chosen}', expected cpu: and core numbers, as in 'cpu:1'"
+        )
+    return WorkerDevice(chosen, {"OMP_NUM_THREADS": str(len(cores)), VISIBLE: ""}, cores)
 
-    chosen: DEVICE_VARIABLE's value, "cpu:1" or "cpu:2,3" for processor cores (development and
-    tests); other_gpu: UUID of a GPU that the parent does not use. Raises ConfigError.
-    """
-    if chosen:
-        kind, _, numbers = chosen.partition(":")
-        try:
-            cores = tuple(int(number) for number in numbers.split(","))
-        except ValueError:
-            cores = ()
-        if kind != "cpu" or not cores or min(cores) < 0:
-            raise ConfigError(
-                f"{DEVICE_VARIABLE} is '{chosen}', expected cpu: and core numbers, as in 'cpu:1'"
-            )
-        environment = {"OMP_NUM_THREADS": str(len(cores)), "CUDA_VISIBLE_DEVICES": ""}
-        return WorkerDevice(chosen, environment, cores)
-    if other_gpu:
-        return WorkerDevice(other_gpu, {"CUDA_VISIBLE_DEVICES": other_gpu})
-    return None
+
+def check_data_plane(plane: str) -> str:
+    """`plane` itself. Raises ConfigError for a word that is not a data plane."""
+    if plane not in DATA_PLANES:
+        raise ConfigError(f"data_plane is '{plane}', expected one of {', '.join(DATA_PLANES)}")
+    return plane
 
 
 def check_mode(mode: str) -> str:

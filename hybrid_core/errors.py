@@ -50,6 +50,26 @@ class ArenaTooSmall(WorkerError):
     """A tensor does not fit into the shared memory that is left."""
 
 
+class NoRoom(WorkerError):
+    """The worker's device has not enough free memory for the replica."""
+
+
+class NvmlError(HybridError, RuntimeError):
+    """NVIDIA's management library is missing or refuses. code: what it returned, 0 if missing."""
+
+    def __init__(self, message: str, code: int = 0):
+        super().__init__(message)
+        self.code = code
+
+
+class PlaneUnavailable(WorkerError):
+    """A way of moving tensors between the processes cannot be used here; the next one is."""
+
+
+class CudaFailed(WorkerError):
+    """A CUDA call of the data plane returned an error."""
+
+
 class NotSplittable(HybridError):
     """The network cannot be cut in two stages, or a run cannot use them.
 

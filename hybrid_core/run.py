@@ -15,6 +15,7 @@ import torch
 from hybrid_core.config import Tuning
 from hybrid_core.errors import (
     ArenaTooSmall,
+    NoRoom,
     NotPartitionable,
     ProtocolError,
     ReplicaMismatch,
@@ -28,7 +29,7 @@ from hybrid_core.worker.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
 
-WORKER_IS_SOUND = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NotPartitionable)
+WORKER_IS_SOUND = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NoRoom, NotPartitionable)
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
 PUBLISHED = Tuning()
 
@@ -49,6 +50,7 @@ class Source(Protocol):
 
     def payload(self, with_base: bool) -> dict[str, Any]: ...
     def verify(self, theirs: Any) -> None: ...
+    def needed_bytes(self) -> int: ...
 
 
 @dataclass
@@ -67,6 +69,11 @@ class Partner:
     load_seconds: float | None = None
     loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
+
+    @property
+    def awaits_load(self) -> bool:
+        """Whether the reply to a load is still to be taken in, by a run."""
+        return self.loading is not None and self.epoch == self.host.epoch
 
     def sync(self) -> None:
         if self.epoch != self.host.epoch:
@@ -93,6 +100,7 @@ class Run:
         self._partner, self._host, self._source, self._tick = partner, partner.host, source, tick
         self._load_seconds = tuning.load_seconds or self._host.settings.load_seconds
         self._step_seconds = tuning.step_seconds or self._host.settings.step_seconds
+        self._plane = tuning.data_plane
         self._gone = False
 
     @property
@@ -141,10 +149,12 @@ class Run:
         host, partner, source = self._host, self._partner, self._source
         if source.key in partner.refused:
             raise ReplicaMismatch(partner.refused[source.key])
+        host.planes.want(self._plane)
         host.start()
         partner.sync()
         if not host.ready():
             return False
+        self._note_plane()
         if partner.loading is not None:
             number, key, since = partner.loading
             left = since + self._load_seconds - time.monotonic()
@@ -165,6 +175,7 @@ class Run:
         self._forget_gone_models()
         if partner.key == source.key:
             return True
+        self._check_room()
         since = time.monotonic()
         partner.key, partner.model_name = None, source.name
         tensors: list[torch.Tensor] = []
@@ -172,6 +183,23 @@ class Run:
         number = host.post_any_size("load", {"data": tree}, tensors, self._tick)
         partner.loading = (number, source.key, since)
         return False
+
+    def _note_plane(self) -> None:
+        report, planes = self.report, self._host.planes
+        if report.data_plane is None and planes.missed is not None:
+            report.reasons.append(planes.missed)
+        report.data_plane, report.data_plane_reason = planes.plane, planes.reason
+
+    def _check_room(self) -> None:
+        """Asked before each load, once a run: memory that is taken now may be free for the next."""
+        number = self._host.post("status", {})
+        status = self._host.wait(number, "ok", self._host.settings.request_seconds).fields
+        available, needed = status.get("available_bytes"), self._source.needed_bytes()
+        if isinstance(available, int) and needed > available:
+            raise NoRoom(
+                f"{self._source.name} needs {needed / 1e9:.1f} GB on {self._host.device.label}, "
+                f"{available / 1e9:.1f} GB are free there; close what else uses it"
+            )
 
     def _verify(self, portrait: Any) -> None:
         try:
@@ -267,17 +295,16 @@ class Run:
         before = self._host.bytes_received
         try:
             with self._host.lock:
-                reply = self._host.wait(number, "result", seconds, self._tick)
+                reply = self._host.wait(number, "result", seconds, self._tick, like.device)
             check_results(reply.tensors[:count], like, count)
             theirs = wire.whole_number(reply.fields, "micros") / 1e6
-            tensors = [tensor.to(like.device) for tensor in reply.tensors]
-            boundary = unflatten(reply.fields.get("boundary"), tensors)
+            boundary = unflatten(reply.fields.get("boundary"), reply.tensors)
         except WorkerError as error:
             self.give_up(error)
             return None
         self.report.bytes_received += self._host.bytes_received - before
         self.times = Times(theirs, time.monotonic() - since)
-        return tensors[:count], boundary, self.times
+        return reply.tensors[:count], boundary, self.times
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hybrid_core import devices
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.errors import ProtocolError
 from hybrid_core.run import CONTEXTS_KEPT
@@ -23,6 +24,7 @@ class Evaluator:
     """Holds the models. Made after torch's environment is set; imports ComfyUI."""
 
     def __init__(self, boot: Mapping[str, Any]):
+        devices.check_given()
         parent_process.adopt(boot)
         import comfy.model_management
         import comfy.samplers
@@ -53,7 +55,8 @@ class Evaluator:
         if key not in self._bases:
             raise ProtocolError(f"model {key} was never sent")
         patcher = self._rebuild.patched(self._bases[key], data)
-        self._management.load_models_gpu([patcher])
+        activations = wire.whole_number(data, "activation_bytes")
+        self._management.load_models_gpu([patcher], memory_required=activations)
         patcher.pre_run()
         self._current = patcher
         return {"portrait": portrait(patcher)}
@@ -127,22 +130,27 @@ class Evaluator:
         return {}
 
     def _unload(self, model: Any) -> None:
-        loaded = self._management.current_loaded_models
-        for entry in loaded[:]:
-            if entry.model is not None and entry.model.model is model:
+        for entry in self._loaded():
+            if entry.model.model is model:
                 entry.model_unload()
-                loaded.remove(entry)
+                self._management.current_loaded_models.remove(entry)
+
+    def _loaded(self) -> list[Any]:
+        return [e for e in self._management.current_loaded_models if e.model is not None]
 
     def status(self) -> dict[str, Any]:
         """What this process holds."""
         device, used = str(self._device), None
+        free = int(self._management.get_free_memory(self._device))
+        held = sum(entry.model_loaded_memory() for entry in self._loaded())
         if self._device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self._device)
-            device, used = f"{device} {torch.cuda.get_device_name(self._device)}", total - free
+            unused, total = torch.cuda.mem_get_info(self._device)
+            device, used = f"{device} {torch.cuda.get_device_name(self._device)}", total - unused
         return {
             "device": device,
             "models": len(self._bases),
-            "free_bytes": int(self._management.get_free_memory(self._device)),
+            "free_bytes": free,
+            "available_bytes": free + held,  # once another model is wanted
             "used_bytes": used,
         }
 

@@ -15,12 +15,16 @@ from hybrid_core.errors import NotPartitionable
 
 
 def overview(session: Session) -> dict[str, Any]:
-    """Devices, memory in bytes, models and the worker's state. Does not start anything."""
+    """Devices and how they differ, memory in bytes, models, the data plane, the worker's state.
+
+    Does not start anything.
+    """
     obstacle = None
-    try:
-        session.device()
-    except NotPartitionable as error:
-        obstacle = str(error)
+    if session.host is None:
+        try:
+            session.device()
+        except NotPartitionable as error:
+            obstacle = str(error)
     return {
         "obstacle": obstacle,
         "parent": _parent(),
@@ -55,13 +59,22 @@ def _worker(session: Session) -> dict[str, Any]:
     state, host = session.state(), session.host
     nothing = dict.fromkeys(("pid", "memory_used", "memory_free", "model", "age_seconds"))
     if host is None:
-        return {"state": state, "device": None, "last_error": None, **nothing}
-    told = {"state": state, "device": host.device.label, "last_error": host.last_error, **nothing}
+        unknown = dict.fromkeys(("device", "differs", "data_plane", "data_plane_reason"))
+        return {"state": state, "last_error": None, **unknown, **nothing}
+    told = {
+        "state": state,
+        "device": host.device.label,
+        "differs": host.device.differs,
+        "data_plane": host.data_plane,
+        "data_plane_reason": host.data_plane_reason,
+        "last_error": host.last_error,
+        **nothing,
+    }
     pid = host.pid
     if pid is None:
         return told
     status = session.status()
-    used, device = status.get("used_bytes"), status.get("device")
+    used = status.get("used_bytes")
     if used is None:
         try:
             used = psutil.Process(pid).memory_info().rss
@@ -69,7 +82,6 @@ def _worker(session: Session) -> dict[str, Any]:
             return told  # it ended meanwhile
     return {
         **told,
-        "device": device if device not in (None, "cpu") else host.device.label,
         "pid": pid,
         "memory_used": used,
         "memory_free": status.get("free_bytes"),

@@ -39,12 +39,16 @@ class Partition:
         stepper: Stepper,
         parallelism: Parallelism | None,
         one_branch: bool,
+        shape: tuple[int, ...],
     ):
-        """parallelism: of a mode that has such a stage; one_branch: the guider has cfg 1."""
+        """parallelism: of a mode that has such a stage; one_branch: the guider has cfg 1.
+
+        shape: of the latents.
+        """
         self.report = report
         self._patcher, self._session = patcher, session
         self._announce, self._watcher = announce, watcher
-        self._tuning, self._one_branch = tuning, one_branch
+        self._tuning, self._one_branch, self._shape = tuning, one_branch, shape
         self._stepper, self._parallelism = stepper, parallelism
         self._run: Run | None = None
         self._local = False
@@ -226,7 +230,8 @@ class Partition:
         if self._run is None:
             try:
                 partner = self._session.partner()
-                source = ReplicaSource(self._patcher, self._session.model_gone)
+                support.check_place(self._patcher, partner.host.device)
+                source = ReplicaSource(self._patcher, self._session.model_gone, self._shape)
             except NotPartitionable as error:
                 self._stay_local(str(error))
                 return None

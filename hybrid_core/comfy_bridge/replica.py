@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import comfy.supported_models
 import comfy.weight_adapter
@@ -18,8 +19,9 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.checksum import checksum
 from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
-from hybrid_core.comfy_bridge.portrait import PREFIX, compare, portrait
-from hybrid_core.errors import NotPartitionable
+from hybrid_core.comfy_bridge.portrait import compare, portrait
+from hybrid_core.comfy_bridge.weights import total_bytes, weights
+from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.transport.carry import flatten
 
 _tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -42,9 +44,15 @@ class ReplicaSource:
     base_key names the weights without patches, key the model as it is patched now.
     """
 
-    def __init__(self, patcher: ModelPatcher, on_gone: Callable[[str], None]):
+    def __init__(
+        self,
+        patcher: ModelPatcher,
+        on_gone: Callable[[str], None],
+        shape: tuple[int, ...] | None = None,
+    ):
+        """shape: of the latents that will be sampled, where it is known."""
         support.check_model(patcher)
-        self._patcher = patcher
+        self._patcher, self._shape = patcher, shape
         if patcher.model not in _tokens:
             token = _tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
@@ -62,11 +70,28 @@ class ReplicaSource:
             "patches": describe_patches(self._patcher),
             "patches_uuid": self._patcher.patches_uuid,
             "sampling": self._sampling,
+            "activation_bytes": self._activation_bytes(),
         }
+
+    def needed_bytes(self) -> int:
+        """Of the worker's device: the weights, and what ComfyUI keeps free for an evaluation."""
+        management = comfy.model_management
+        reserve = management.extra_reserved_memory() + self._activation_bytes()
+        return total_bytes(self._patcher) + int(max(management.minimum_inference_memory(), reserve))
+
+    def _activation_bytes(self) -> int:
+        """By ComfyUI's own estimate."""
+        if self._shape is None:
+            return 0
+        return int(self._patcher.model.memory_required(list(self._shape)))
 
     def verify(self, theirs: Any) -> None:
         """Raise ReplicaMismatch unless the worker's portrait equals this process's."""
-        compare(portrait(self._patcher), theirs)
+        try:
+            ours = portrait(self._patcher)
+        except (RuntimeError, TypeError) as error:  # weights of a kind that cannot be added up
+            raise ReplicaMismatch(f"this model cannot be compared: {error}") from error
+        compare(ours, theirs)
 
 
 def _fingerprint(value: Any) -> str:
@@ -102,8 +127,7 @@ def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
         )
     if config.custom_operations is not None or getattr(config, "quant_config", None) is not None:
         raise NotPartitionable("this model's weights are quantised by another pack's loader")
-    state = {PREFIX + k: v for k, v in model.diffusion_model.state_dict().items()}
-    state = {k: patcher.backup[k].weight if k in patcher.backup else v for k, v in state.items()}
+    state = {weight.name: weight.plain() for weight in weights(patcher)}
     support.check_tensor_weights(state)
     return {
         "config": type(config).__name__,
@@ -112,7 +136,7 @@ def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
         "manual_cast_dtype": model.manual_cast_dtype,
         "optimizations": dict(config.optimizations),
         "sampling_settings": dict(config.sampling_settings),
-        "state": {k.removeprefix(PREFIX): v for k, v in state.items()},
+        "state": state,
     }
 
 

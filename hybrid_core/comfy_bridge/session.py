@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy.model_patcher import ModelPatcher
 
+from hybrid_core import devices
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.comfy_bridge.replica import ReplicaSource
-from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
-from hybrid_core.errors import ConfigError, NotPartitionable, WorkerError
+from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
+from hybrid_core.errors import WorkerError
 from hybrid_core.report import Report
 from hybrid_core.run import Partner, Run
 from hybrid_core.stages.plan import Cut
@@ -119,8 +119,10 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         """What the worker says of itself; empty while it has something else to do."""
-        host = self.host
-        if host is None or self.active_runs or not host.lock.acquire(blocking=False):
+        partner, host = self._partner, self.host
+        if partner is None or host is None or self.active_runs or partner.awaits_load:
+            return {}
+        if not host.lock.acquire(blocking=False):
             return {}
         try:
             if host.pid is None or not host.ready() or not host.idle():
@@ -138,16 +140,8 @@ class Session:
     @staticmethod
     def device() -> WorkerDevice:
         """The worker's. Raises NotPartitionable when there is none."""
-        try:
-            device = worker_device(os.environ.get(DEVICE_VARIABLE), _other_gpu())
-        except ConfigError as error:
-            raise NotPartitionable(str(error)) from error
-        if device is None:
-            raise NotPartitionable(
-                "there is no second GPU: ComfyUI sees "
-                f"{torch.cuda.device_count()} (is CUDA_VISIBLE_DEVICES hiding one?)"
-            )
-        return device
+        own = comfy.model_management.get_torch_device()
+        return devices.for_worker(own, os.environ.get(DEVICE_VARIABLE))
 
     def _watching(self) -> None:
         seen: Any = None
@@ -171,17 +165,6 @@ class Session:
         if partner.key is not None and not comfy.model_management.current_loaded_models:
             return "ComfyUI has freed its models"
         return None
-
-
-def _other_gpu() -> str | None:
-    """UUID of a visible GPU that ComfyUI does not sample on."""
-    own = comfy.model_management.get_torch_device()
-    if own.type != "cuda":
-        return None
-    for index in range(torch.cuda.device_count()):
-        if index != (own.index or 0):
-            return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    return None
 
 
 SESSION = Session(Settings())

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
+from hybrid_core.config import WorkerDevice
+from hybrid_core.devices import own_gpu
 from hybrid_core.errors import NotPartitionable
 
 WRAPPER_KEY = "hybrid_ksampler"
@@ -31,10 +34,6 @@ PARENTS_OBJECT_PATCHES = {"latent_format"}  # used before and after sampling onl
 
 def check_model(patcher: ModelPatcher) -> None:
     """Raise NotPartitionable when `patcher` holds code that the worker would not have."""
-    if patcher.is_dynamic():
-        raise NotPartitionable(
-            "ComfyUI's dynamic VRAM is on for this model; start ComfyUI with --disable-dynamic-vram"
-        )
     if getattr(patcher, "additional_models", {}).get("multigpu"):
         raise NotPartitionable(
             "MultiGPU CFG Split is attached to this model; remove one of the two"
@@ -55,6 +54,21 @@ def check_model(patcher: ModelPatcher) -> None:
             raise NotPartitionable(
                 f"other code overrides the forward pass of {name or type(module).__name__}"
             )
+
+
+def check_place(patcher: ModelPatcher, worker: WorkerDevice) -> None:
+    """Raise NotPartitionable when the model is where the worker is, or on no such device.
+
+    ComfyUI's node Select Model Device can put a model on a device of its own.
+    """
+    usual, place = comfy.model_management.get_torch_device(), patcher.load_device
+    if place == usual:
+        return
+    if place.type != usual.type or own_gpu(place).uuid == worker.uuid:
+        raise NotPartitionable(
+            f"another node put this model on {place}; the second process works on {worker.label} "
+            f"beside a model on {usual}"
+        )
 
 
 def check_options(model_options: Mapping[str, Any]) -> None:

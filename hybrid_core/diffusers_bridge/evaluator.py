@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hybrid_core import devices
 from hybrid_core.diffusers_bridge.branches import CONDITIONING, Branch
 from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, NotSplittable, ProtocolError
@@ -32,6 +33,7 @@ class Evaluator:
 
     def __init__(self) -> None:
         logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
+        devices.check_given()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._key: str | None = None
         self._network: nn.Module | None = None
@@ -117,11 +119,15 @@ class Evaluator:
 
     def status(self) -> dict[str, Any]:
         """What this process holds."""
-        cuda = self._device.type == "cuda"
+        free = available = None
+        if self._device.type == "cuda":
+            free = torch.cuda.mem_get_info()[0]
+            available = free + torch.cuda.memory_reserved()  # what it holds goes before a load
         return {
             "device": str(self._device),
             "models": int(self._network is not None),
-            "free_bytes": torch.cuda.mem_get_info()[0] if cuda else None,
+            "free_bytes": free,
+            "available_bytes": available,
         }
 
     def interrupt(self, value: bool) -> None:

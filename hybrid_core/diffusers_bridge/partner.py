@@ -7,8 +7,8 @@ import os
 
 import torch
 
-from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice, worker_device
-from hybrid_core.errors import ConfigError, NotPartitionable
+from hybrid_core import devices
+from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
 from hybrid_core.run import Partner
 from hybrid_core.worker.host import WorkerHost
 
@@ -28,24 +28,7 @@ def default_partner(own: torch.device) -> Partner:
 
     Raises NotPartitionable when there is no second device.
     """
-    try:
-        device = worker_device(os.environ.get(DEVICE_VARIABLE), _other_gpu(own))
-    except ConfigError as error:
-        raise NotPartitionable(str(error)) from error
-    if device is None:
-        raise NotPartitionable(
-            f"there is no second GPU: torch sees {torch.cuda.device_count()}, the pipeline is on "
-            f"{own} (is CUDA_VISIBLE_DEVICES hiding one?)"
-        )
+    device = devices.for_worker(own, os.environ.get(DEVICE_VARIABLE), "torch")
     if device.label not in _partners:
         _partners[device.label] = partner_on(device)
     return _partners[device.label]
-
-
-def _other_gpu(own: torch.device) -> str | None:
-    if own.type != "cuda":
-        return None
-    for index in range(torch.cuda.device_count()):
-        if index != (own.index or 0):
-            return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    return None

@@ -15,6 +15,7 @@ from hybrid_core.diffusers_bridge.portrait import NETWORKS, compare, config_of, 
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.run import identity
 
+ACTIVATIONS = 0.15  # of the weights' size, beside them
 # by network: the identity of its weights, and their checksums then
 _checksums: weakref.WeakKeyDictionary[nn.Module, tuple[str, dict[str, int]]] = (
     weakref.WeakKeyDictionary()
@@ -64,6 +65,11 @@ class ReplicaSource:
                 "state": dict(self._network.state_dict()),
             },
         }
+
+    def needed_bytes(self) -> int:
+        """Of the worker's device: the weights, and a share of them for an evaluation."""
+        held = sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
+        return int(held * (1 + ACTIVATIONS))
 
     def verify(self, theirs: Any) -> None:
         """Raise ReplicaMismatch unless the worker's portrait equals this process's."""

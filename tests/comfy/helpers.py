@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from comfy.cli_args import args
 from comfy.samplers import CFGGuider
 
 from hybrid_core.comfy_bridge import demo_models
@@ -19,6 +22,20 @@ NEGATIVE = "blue, bottom"
 
 def quiet(text: str) -> None:
     """An announce function that nobody hears."""
+
+
+@contextmanager
+def loading_in(dtype: str) -> Iterator[None]:
+    """Meanwhile ComfyUI, and a worker described meanwhile, loads networks in fp32, fp16 or bf16."""
+    names = [f"{name}_unet" for name in ("fp32", "fp16", "bf16")]
+    before = {name: getattr(args, name) for name in names}
+    for name in names:
+        setattr(args, name, name == f"{dtype}_unet")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(args, name, value)
 
 
 def empty_latent(batch: int = 1) -> dict[str, Any]:

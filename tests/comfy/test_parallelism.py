@@ -170,8 +170,9 @@ def published(model, kind, steps, cfg, window, latent, cut):
     branches = []
     for words in ("large red circle, left, sky, plain", "blue, bottom"):
         ((vectors, extra),) = demo_models.conditioning(kind, words)
-        pooled = {"y": extra["pooled_output"]} if network_model.adm_channels else {}
-        branches.append({"c_crossattn": vectors, **pooled})
+        vectors, pooled = vectors.to(sigmas.device), extra["pooled_output"].to(sigmas.device)
+        y = {"y": pooled} if network_model.adm_channels else {}
+        branches.append({"c_crossattn": vectors, **y})
     x = network_model.model_sampling.noise_scaling(
         sigmas[0], latent, torch.zeros_like(latent), True
     )
@@ -209,8 +210,9 @@ def test_paper_is_the_published_scheme(demo, session, kind):
     noise = torch.randn(1, 48, 16, 16, generator=torch.Generator().manual_seed(1))
     cut = session.cuts[model.model][(1, 48, 16, 16)]
     with torch.inference_mode():
+        noise = noise.to(model.load_device)
         expected = published(model, kind, steps, 2.0, report.tau, noise, cut)
-    expected = model.model.process_latent_out(expected)
+    expected = model.model.process_latent_out(expected).cpu()
     assert relative(seen, expected) < 1e-3
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import comfy.model_management
 import pytest
 import torch
 from helpers import Watched, bring_up, guider, quiet, sample
 
 from hybrid_core.comfy_bridge.attach import attach, watched
+from hybrid_core.comfy_bridge.overview import overview
 
 
 class Notes:
@@ -109,3 +112,25 @@ def test_a_run_that_ends_early_says_how(demo, session, error, status):
 
 def test_nothing_to_watch(demo):
     assert watched(demo["mmdit"], Notes()) is None
+
+
+def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
+    """The reply to a load that outlives its run belongs to the next run."""
+    session = own_session()
+    session.start()
+    wait_for(lambda: session.state() == "ready")
+    model = Watched(demo["mmdit"], session)
+    sample(model.model, "mmdit", steps=1)
+    host = session.host
+    wait_for(lambda: session._partner.loading and host.replied(session._partner.loading[0]))
+    pid = host.pid
+    assert overview(session)["worker"]["state"] == "ready"
+    sample(model.model, "mmdit", steps=3)
+    assert model.reports[-1].partitioned == 3 and host.pid == pid and host.last_error is None
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

@@ -19,7 +19,7 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
-from hybrid_core.config import worker_device  # noqa: E402
+from hybrid_core.config import processor_cores  # noqa: E402
 from hybrid_core.diffusers_bridge.partner import partner_on  # noqa: E402
 from hybrid_core.stages import plan  # noqa: E402
 
@@ -33,13 +33,13 @@ def cut_by_size(monkeypatch):
 @pytest.fixture(scope="session")
 def partner():
     """The worker that tests share; a test that harms it makes one of its own."""
-    made = partner_on(worker_device("cpu:1", None))
+    made = partner_on(processor_cores("cpu:1"))
     yield made
     made.host.stop()
 
 
 @pytest.fixture
 def own_partner():
-    made = partner_on(worker_device("cpu:1", None))
+    made = partner_on(processor_cores("cpu:1"))
     yield made
     made.host.stop()

@@ -6,5 +6,6 @@ import sys
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
+for folder in (ROOT, str(Path(__file__).parent)):
+    if folder not in sys.path:
+        sys.path.append(folder)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hybrid_core import demo_words
 from hybrid_core.checksum import checksum, first_difference
-from hybrid_core.config import Settings, check_mode, worker_device
+from hybrid_core.config import Settings, check_mode, processor_cores
 from hybrid_core.errors import ConfigError, UnknownWordError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,17 +33,15 @@ def test_settings_out_of_range_are_refused(wrong, said):
         Settings(**wrong)
 
 
-def test_worker_device():
-    assert worker_device(None, None) is None
-    device = worker_device("cpu:2,3", "GPU-1")
+def test_processor_cores():
+    device = processor_cores("cpu:2,3")
     assert (device.cores, device.environment["OMP_NUM_THREADS"]) == ((2, 3), "2")
-    assert worker_device("", "GPU-1").environment == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
 
 
 @pytest.mark.parametrize("text", ["cuda:1", "cpu", "cpu:", "cpu:a", "cpu:-1", "1"])
-def test_wrong_device_is_refused(text):
+def test_wrong_cores_are_refused(text):
     with pytest.raises(ConfigError, match="expected cpu: and core numbers"):
-        worker_device(text, None)
+        processor_cores(text)
 
 
 def test_mode_words():
@@ -99,7 +97,18 @@ def test_first_difference_names_the_weight():
 
 # modules import only from their own rank or a lower one; the worker's entry composes its process
 RANKS = [
-    ("errors", "config", "demo_words", "checksum", "policy", "report", "live", "curve"),
+    (
+        "errors",
+        "config",
+        "nvml",
+        "devices",
+        "demo_words",
+        "checksum",
+        "policy",
+        "report",
+        "live",
+        "curve",
+    ),
     ("curve_figure",),
     ("transport",),
     ("worker",),
@@ -115,6 +124,7 @@ WITHOUT_TORCH = (
     "live",
     "stages/plan",
     "demo_words",
+    "nvml",
     "transport/wire",
     "transport/shared_memory",
 )
