@@ -50,6 +50,8 @@ class Report:
     single_seconds: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    data_plane: str | None = None  # how tensors travelled
+    data_plane_reason: str | None = None  # why not in a better way
     cut: str | None = None  # the last block of stage A
     reasons: list[str] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
@@ -145,6 +147,8 @@ class Report:
             "local": self.local,
             "single": self.single,
             "cut": self.cut,
+            "data_plane": self.data_plane,
+            "data_plane_reason": self.data_plane_reason,
             "ms": {
                 "exact_own": self._milliseconds(self.own_seconds, self.partitioned),
                 "exact_wait": self._milliseconds(self.wait_seconds, self.partitioned),

@@ -60,6 +60,7 @@ class HybridOptions(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "data_plane", options=list(DATA_PLANES), default=Tuning.data_plane,
+                    optional=True,  # older workflows do not have it
                     tooltip="How tensors travel to the second process. auto: the fastest that "
                     "passes its self-test. cuda_ipc: memory on the second GPU. host_pinned: pinned "
                     "memory of the computer. host: as that, not pinned.",
@@ -79,7 +80,7 @@ class HybridOptions(io.ComfyNode):
         look_ahead: bool,
         step_timeout: float,
         load_timeout: float,
-        data_plane: str = Tuning.data_plane,  # workflows saved before it was there
+        data_plane: str = Tuning.data_plane,
     ) -> io.NodeOutput:
         return io.NodeOutput(
             Tuning(

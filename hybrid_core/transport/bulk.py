@@ -9,7 +9,8 @@ import torch
 
 from hybrid_core.errors import ProtocolError
 from hybrid_core.transport import wire
-from hybrid_core.transport.host_arena import Header, HostArena, check_header, dtype_name
+from hybrid_core.transport.arena import Arena
+from hybrid_core.transport.headers import Header, check_header, dtype_name
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Assembly:
     def __init__(self) -> None:
         self._parts: list[tuple[torch.Tensor, torch.dtype, list[int]]] = []
 
-    def take(self, message: wire.Message, arena: HostArena) -> None:
+    def take(self, message: wire.Message, arena: Arena) -> None:
         """Copy one piece out of the arena. Raises ProtocolError when it does not fit."""
         index, start = wire.whole_number(message, "index"), wire.whole_number(message, "start")
         dtype, shape, _, size = check_header(message.get("whole"))

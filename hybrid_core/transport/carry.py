@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hybrid_core.errors import NotPartitionable, ProtocolError
-from hybrid_core.transport.host_arena import DTYPES, dtype_name
+from hybrid_core.transport.headers import DTYPES, dtype_name
 
 MAX_DEPTH = 12
 

@@ -8,6 +8,8 @@
     stage   evaluate stage A of one branch
     forget  drop a replica                    failed   could not, with the reason
     status  report memory and replicas
+    plane   move tensors another way from now on
+    probe   check that way: a known pattern
     cancel  stop what is running
     stop    end the process
 
@@ -25,8 +27,13 @@ from typing import Any
 from hybrid_core.errors import ProtocolError
 
 REQUESTS = frozenset(
-    {"load", "chunk", "conds", "step", "stage", "forget", "status", "cancel", "stop"}
-)
+    {
+        "load", "chunk", "conds", "step", "stage", "forget", "status", "plane", "probe", "cancel",
+        "stop",
+    }
+)  # fmt: skip
+IN_HOST_MEMORY = frozenset({"load", "chunk"})  # weights: on neither GPU when they are sent
+
 REPLIES = frozenset({"ready", "more", "ok", "result", "failed"})
 MAX_BYTES = 8 << 20
 

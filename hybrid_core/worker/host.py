@@ -17,13 +17,21 @@ from typing import Any
 import torch
 
 from hybrid_core.config import Settings, WorkerDevice
-from hybrid_core.errors import ProtocolError, WorkerDied, WorkerFailed, WorkerTimeout
+from hybrid_core.errors import (
+    PlaneUnavailable,
+    ProtocolError,
+    WorkerDied,
+    WorkerFailed,
+    WorkerTimeout,
+)
 from hybrid_core.transport import wire
+from hybrid_core.transport.arena import Arena
 from hybrid_core.transport.bulk import pieces
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.host_arena import SLOTS, HostArena
+from hybrid_core.transport.host_arena import HostArena, block_bytes
 from hybrid_core.transport.shared_memory import SharedMemory
 from hybrid_core.worker import entry, spawning
+from hybrid_core.worker.plane_choice import PlaneChoice
 
 log = logging.getLogger("hybrid_ksampler")
 Tick = Callable[[], None]
@@ -51,11 +59,23 @@ class WorkerHost:
         self._boot = boot
         self._process: BaseProcess | None = None
         self._channel: Channel | None = None
-        self._arena: HostArena | None = None
+        self.planes = PlaneChoice(device, settings)
+        self._host_arena: HostArena | None = None  # of the shared memory, whatever the plane
+        self._arena: Arena | None = None
         self._memory: SharedMemory | None = None
         self._number = 0
         self._outstanding: int | None = None
         self._ready = False
+
+    @property
+    def data_plane(self) -> str:
+        """How tensors travel: a word of DATA_PLANES."""
+        return self.planes.plane
+
+    @property
+    def data_plane_reason(self) -> str | None:
+        """Why not in a better way, or in the wanted one."""
+        return self.planes.reason
 
     @property
     def pid(self) -> int | None:
@@ -70,7 +90,7 @@ class WorkerHost:
         if self._process is not None:
             return
         ours, theirs = spawning.pipe()
-        memory = SharedMemory(self.settings.slot_bytes * SLOTS)
+        memory = SharedMemory(block_bytes(self.settings.slot_bytes))
         environment, boot = dict(self.device.environment), dict(self._boot)
         try:
             process = spawning.start(
@@ -84,7 +104,7 @@ class WorkerHost:
             memory.close_descriptor()
         self._process, self._memory = process, memory
         self._channel = Channel(ours, wire.REPLIES)
-        self._arena = HostArena(memory.map, parent=True)
+        self._arena = self._host_arena = HostArena(memory.map, parent=True)
         self._number, self._outstanding, self._ready = 0, 0, False
         self.epoch += 1
         self.started_at, self.start_seconds = time.monotonic(), None
@@ -96,15 +116,39 @@ class WorkerHost:
         """Whether the worker is up. Never waits. Raises WorkerError when it failed to come up."""
         if self._process is None:
             return False
-        if self._ready:
+        if self.planes.under_way:
+            return self._plane_taken()
+        if self._ready and (self.planes.up_to_date or self._outstanding is not None):
             return True
-        if self.idle():
-            self._ready = True
-            self.start_seconds = time.monotonic() - self.started_at
-            return True
+        if self._ready or self.idle():
+            return self._choose_plane()
         if time.monotonic() - self.started_at > self.settings.start_seconds:
             raise WorkerTimeout(f"the worker was not up after {self.settings.start_seconds:.0f} s")
         return False
+
+    def _choose_plane(self) -> bool:
+        assert self._memory is not None
+        arena, channel = self._require_arena(), self._require_channel()
+        self._ready = self.planes.begin(channel, self._memory.map, arena, self._number)
+        return self._ready and self._up()
+
+    def _plane_taken(self) -> bool:
+        try:
+            taken = self.planes.taken()
+        except PlaneUnavailable as error:
+            self.kill(str(error))
+            self.start()
+            return False
+        if taken is None:
+            return False
+        self._arena, self._number = taken
+        self._ready = True
+        return self._up()
+
+    def _up(self) -> bool:
+        if self.start_seconds is None:
+            self.start_seconds = time.monotonic() - self.started_at
+        return True
 
     def idle(self) -> bool:
         """Whether no request is under way; takes in and drops a late reply. Never waits."""
@@ -124,10 +168,12 @@ class WorkerHost:
         if self._outstanding is not None:
             raise ProtocolError(f"'{op}' was asked while request {self._outstanding} is under way")
         number = self._number + 1
-        headers = self._require_arena().write(number, tensors)
+        arena = self._require_arena(op)
+        headers = arena.write(number, tensors)
         self._require_channel().send(op, number, **fields, tensors=headers)
         self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         self._number = self._outstanding = number
+        arena.finish()
         self.last_used = time.monotonic()
         return number
 
@@ -148,8 +194,17 @@ class WorkerHost:
             self.wait(number, "more", self.settings.request_seconds, tick)
         return self.post(op, {**fields, "pieced": len(tensors)})
 
-    def wait(self, number: int, op: str, seconds: float, tick: Tick | None = None) -> Reply:
-        """The reply `op` to request `number`. `tick` runs while waiting and may raise.
+    def wait(
+        self,
+        number: int,
+        op: str,
+        seconds: float,
+        tick: Tick | None = None,
+        device: torch.device | None = None,
+    ) -> Reply:
+        """The reply `op` to request `number`, its tensors on `device`.
+
+        `tick` runs while waiting and may raise.
 
         Raises WorkerTimeout, WorkerDied, WorkerFailed (the worker's own words), ProtocolError.
         """
@@ -167,7 +222,7 @@ class WorkerHost:
         if message["op"] != op:
             raise ProtocolError(f"request {number} was answered '{message['op']}', expected '{op}'")
         headers = wire.items(message, "tensors", 64) if op == "result" else []
-        tensors = [self._require_arena().read(number, header) for header in headers]
+        tensors = [self._require_arena().read(number, header, device) for header in headers]
         self.bytes_received += sum(t.numel() * t.element_size() for t in tensors)
         return Reply(message, tensors)
 
@@ -199,13 +254,15 @@ class WorkerHost:
         process, channel = self._process, self._channel
         if process is None or channel is None:
             return
-        self._process = self._channel = self._arena = self._memory = None
+        arena = self._arena
+        self._process = self._channel = self._arena = self._host_arena = self._memory = None
         self._outstanding, self._ready = None, False
         channel.close()
         process.kill()
         process.join(5.0)
         exit_code = process.exitcode
         process.close()
+        self.planes.end(arena)
         if why is not None:
             self.last_error = f"{why} (exit code {exit_code})"
             log.warning("worker stopped: %s", self.last_error)
@@ -215,7 +272,8 @@ class WorkerHost:
             raise WorkerDied("the worker was stopped")
         return self._channel
 
-    def _require_arena(self) -> HostArena:
-        if self._arena is None:
+    def _require_arena(self, op: str = "step") -> Arena:
+        arena = self._host_arena if op in wire.IN_HOST_MEMORY else self._arena
+        if arena is None:
             raise WorkerDied("the worker was stopped")
-        return self._arena
+        return arena

@@ -15,8 +15,8 @@ from hybrid_core.errors import HybridError, ProtocolError
 from hybrid_core.transport import wire
 from hybrid_core.transport.bulk import Assembly
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.host_arena import HostArena
 from hybrid_core.transport.shared_memory import Ticket, attach
+from hybrid_core.worker.data_planes import DataPlanes
 from hybrid_core.worker.entry import Arrivals
 
 log = logging.getLogger("hybrid_ksampler.worker")
@@ -71,7 +71,7 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     channel = Channel(connection, wire.REQUESTS)
-    arena = HostArena(attach(ticket), parent=False)
+    planes = DataPlanes(attach(ticket))
     try:
         evaluator = make_evaluator()
     except Exception as error:  # noqa: BLE001  the parent must hear why, whatever it was
@@ -98,9 +98,10 @@ def serve(
                 message = wire.decode(arrivals.inbox.get(), wire.REQUESTS)
                 number = message["seq"]
                 if message["op"] == "stop":
+                    planes.close()
                     return
                 if cancellation.begin(number):
-                    answer(message, channel, arena, assembly, evaluator)
+                    answer(message, channel, planes, assembly, evaluator)
                 else:
                     channel.send("failed", number, error="cancelled")
             except BaseException as error:  # noqa: BLE001  ComfyUI's interrupt is a BaseException
@@ -115,17 +116,27 @@ def serve(
 def answer(
     message: wire.Message,
     channel: Channel,
-    arena: HostArena,
+    planes: DataPlanes,
     assembly: Assembly,
     evaluator: Evaluates,
 ) -> None:
     """Do what `message` asks and reply."""
     op, number = message["op"], message["seq"]
+    arena, device = planes.carrier(op)
     if op == "chunk":
         assembly.take(message, arena)
         channel.send("more", number)
         return
-    inline = [arena.read(number, header) for header in wire.items(message, "tensors")]
+    if op == "plane":
+        planes.choose(message)
+        channel.send("ok", number)
+        return
+    if op == "probe":
+        headers, differs = planes.probe(message)
+        channel.send("result", number, tensors=headers, differs=differs)
+        arena.finish()
+        return
+    inline = [arena.read(number, header, device) for header in wire.items(message, "tensors")]
     tensors = assembly.finish(message) or inline
     if op in ("step", "stage"):
         since = time.monotonic()
@@ -134,6 +145,7 @@ def answer(
         headers = arena.write(number, results)
         micros = int((time.monotonic() - since) * 1e6)
         channel.send("result", number, tensors=headers, boundary=boundary, micros=micros)
+        arena.finish()
         return
     if op == "load":
         reply = evaluator.load(message, tensors)
@@ -143,6 +155,7 @@ def answer(
         reply = evaluator.forget(message)
     else:
         reply = evaluator.status()
+    arena.write(number, [])
     channel.send("ok", number, **reply)
 
 

@@ -26,11 +26,12 @@ from hybrid_core.transport import shared_memory, wire
 from hybrid_core.transport.bulk import Assembly, pieces
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.host_arena import DTYPES, HostArena, check_header
+from hybrid_core.transport.headers import DTYPES, check_header
+from hybrid_core.transport.host_arena import HostArena, block_bytes
 
 
 def arenas(slot=4096):
-    block = mmap.mmap(-1, slot * 4)
+    block = mmap.mmap(-1, block_bytes(slot))
     return HostArena(block, parent=True), HostArena(block, parent=False)
 
 

@@ -1,0 +1,87 @@
+"""Host memory between two real processes, without ComfyUI and without a GPU."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import echo_process
+import pytest
+import torch
+
+from hybrid_core.config import Settings, WorkerDevice
+from hybrid_core.errors import WorkerDied
+from hybrid_core.transport.headers import DTYPES
+from hybrid_core.worker import host as host_module
+from hybrid_core.worker.host import WorkerHost
+
+EXCHANGES = 500
+
+
+@pytest.fixture(scope="module")
+def host():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_module.entry, "main", echo_process.main)
+        device = WorkerDevice("cpu:0", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, (0,))
+        made = WorkerHost(device, Settings(slot_bytes=1 << 20), {})
+        bring_up(made)
+        yield made
+        made.stop()
+        assert made.pid is None
+
+
+def bring_up(host):
+    host.start()
+    deadline = time.monotonic() + 120
+    while not host.ready():
+        assert time.monotonic() < deadline, "the worker did not come up"
+        time.sleep(0.02)
+
+
+def raw(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def test_random_exchanges_come_back_byte_for_byte(host):
+    chance = random.Random(3)  # noqa: S311
+    pool = torch.randint(0, 256, (1 << 20,), dtype=torch.uint8)
+    for _ in range(EXCHANGES):
+        sent = []
+        for _ in range(chance.randrange(4)):
+            dtype = DTYPES[chance.choice([name for name in DTYPES if name != "bool"])]
+            count, start = int(2 ** chance.uniform(0, 14)), 64 * chance.randrange(8192)
+            sent.append(pool[start : start + count * dtype.itemsize].view(dtype))
+        reply = host.wait(host.post("step", {}, sent), "result", 30)
+        for one, other in zip(reply.tensors, sent, strict=True):
+            assert (one.dtype, one.shape) == (other.dtype, other.shape)
+            assert torch.equal(raw(one), raw(other).bitwise_not())
+
+
+def test_there_is_nothing_to_choose_without_gpus(host):
+    number = host._number
+    host.planes.want("cuda_ipc")
+    assert host.ready()
+    assert (host.data_plane, host._number) == ("host", number)
+    assert "host was (cuda_ipc: a process has no GPU)" in host.planes.missed
+    host.planes.want("auto")
+    assert host.ready()
+    assert host.data_plane_reason is None
+
+
+def test_pieces(host):
+    sent = [torch.randn(700_000), torch.arange(9)]
+    number = host.post_any_size("load", {}, sent)
+    assert host.wait(number, "ok", 30).fields["bytes"] == 700_000 * 4 + 9 * 8
+
+
+def test_a_worker_killed_between_and_in_messages(host):
+    os.kill(host.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied):
+        for _ in range(100):
+            host.wait(host.post("step", {}, [torch.ones(100_000)]), "result", 30)
+    host.kill("test")
+    bring_up(host)
+    reply = host.wait(host.post("step", {}, [torch.zeros(4)]), "result", 30)
+    assert torch.equal(raw(reply.tensors[0]), torch.full((16,), 255, dtype=torch.uint8))
