@@ -5,6 +5,8 @@
     python dev.py test [pytest arguments]   every check and test that this machine can run
     python dev.py bench NAME [--json]       one of benchmarks/
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
+    python dev.py gpu [pytest arguments]    the tests that need a GPU; see docs/gpu.md
+    python dev.py gpu-kit [--python 3.12]   packs what `--kit` needs on a machine without network
     python dev.py setup                     only the set-up, which the others do themselves
 
 Standard library only, Python 3.10 or newer. Everything it makes is in .dev/.
@@ -47,7 +49,7 @@ DEFAULT_COMFYUI = "0.30.0"
 
 
 def say(text: str) -> None:
-    print(f"[dev] {text}", flush=True)  # noqa: T201  this is a command-line tool
+    print(f"[dev] {text}", file=sys.stderr, flush=True)  # noqa: T201  this is a command-line tool
 
 
 def run(*command: str | Path, **keywords) -> None:
@@ -191,17 +193,30 @@ def check(env: dict[str, str]) -> None:
         run(PYTHON, "-m", *arguments, cwd=ROOT, env=env)
 
 
+def prepared(chosen: str | None, with_kit: bool) -> tuple[Path, dict[str, str]]:
+    """The Python to use and its environment; with_kit: this one, nothing is downloaded."""
+    start = time.monotonic()
+    if with_kit:
+        from tests.gpu import kit
+
+        python, env = Path(sys.executable), kit.environment()
+    else:
+        python, env = PYTHON, environment(set_up(chosen))
+    taken = time.monotonic() - start
+    say(f"ready after {taken:.1f} s, ComfyUI in {Path(env['COMFYUI_DIR']).name}")
+    return python, env
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("demo", "test", "bench", "serve", "setup"))
+    commands = ("demo", "test", "bench", "serve", "setup", "gpu", "gpu-kit")
+    parser.add_argument("command", choices=commands)
     parser.add_argument("--comfyui", help="a version or a folder; otherwise COMFYUI_DIR")
+    parser.add_argument("--kit", action="store_true", help="with what gpu-kit has packed")
     arguments, rest = parser.parse_known_args()
-    start = time.monotonic()
-    folder = set_up(arguments.comfyui)
-    env = environment(folder)
-    say(f"ready after {time.monotonic() - start:.1f} s, ComfyUI in {folder.name}")
+    python, env = prepared(arguments.comfyui, arguments.kit)
     try:
         if arguments.command == "test":
             if not rest:
@@ -222,7 +237,10 @@ def main() -> None:
                 sys.exit("[dev] name one of benchmarks/, as in: python dev.py bench exact")
             if rest[0] in NEED_PAGES:
                 env |= pages()
-            run(PYTHON, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)
+            run(python, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)
+        elif arguments.command in ("gpu", "gpu-kit"):
+            module = "tests.gpu" if arguments.command == "gpu" else "tests.gpu.kit"
+            run(python, "-m", module, *rest, cwd=ROOT, env=env)
         elif arguments.command in ("demo", "serve"):
             if "--film" in rest:
                 env |= pages()

@@ -25,20 +25,12 @@ def forwards(name: str, core: int, pipe: Connection) -> None:
 
     args.cpu = True
     torch.set_num_threads(1)
-    from benchmarks.models import SHAPES, conditioning
+    from benchmarks.models import SHAPES, inputs
     from hybrid_core.stages.swap import Splitter
 
     shape = SHAPES[name]
-    patcher = shape.load()
-    model = patcher.model
-    ((vectors, extra),) = conditioning(shape, 1 + core)
-    batch = shape.latent[0]
-    x, sigma = torch.randn(shape.latent), torch.full((batch,), 0.5)
-    keywords: dict[str, Any] = {"c_crossattn": vectors.repeat(batch, 1, 1)}
-    width = model.adm_channels
-    if width:
-        pooled = extra["pooled_output"].repeat(batch, 1)
-        keywords["y"] = torch.nn.functional.pad(pooled, (0, width - pooled.shape[1]))
+    model = shape.load().model
+    x, sigma, keywords = inputs(model, shape, 1 + core, shape.latent[0])
     splitter = Splitter(model.diffusion_model)
 
     def full() -> Any:

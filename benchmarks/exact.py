@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from benchmarks.bare import BarePair
-from benchmarks.models import SHAPES, Shape, sample
+from benchmarks.models import SHAPES, Shape, core_split, sample
 from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
@@ -46,7 +46,7 @@ def measure(name: str, shape: Shape, rounds: int) -> list[Row]:
     sample(model, shape, 1)
     reports: list[Report] = []
     attached = attach(model, "exact", progress, on_report=reports.append)
-    split = core_split(model)
+    split = core_split(model, ("cpu:0", "cpu:1"))
     with torch.inference_mode():
         if not SESSION.bring_up(model, 300):
             raise RuntimeError(f"{name}: the worker did not come up")
@@ -100,19 +100,6 @@ def rows(name: str, times: dict[str, list[float]], reports: list[Report], steps:
         "worker_mb": psutil.Process(partner.host.pid).memory_info().rss >> 20,
     }
     return made
-
-
-def core_split(model: Any) -> Any:
-    """`model` with ComfyUI's MultiGPU CFG Split over cpu:0 and cpu:1, None where it has none."""
-    if not hasattr(model, "deepclone_multigpu"):
-        return None
-    model = model.clone()
-    model.load_device = torch.device("cpu:0")
-    twin = model.deepclone_multigpu(new_load_device=torch.device("cpu:1"))
-    twin.is_multigpu_base_clone = True
-    model.set_additional_models("multigpu", [twin])
-    model.match_multigpu_clones()
-    return model
 
 
 def split_sample(split: Any, shape: Shape, steps: int) -> None:

@@ -43,26 +43,36 @@ class Shape:
     steps: int  # of one timed run
 
 
-def random_model(config_class: type, config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
-    """A model of ComfyUI's with random weights, the same at every call."""
+def random_model(
+    config_class: type,
+    config: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> comfy.model_patcher.ModelPatcher:
+    """A model of ComfyUI's with random weights, the same at every call on this `device`."""
     made = config_class(dict(config))
-    made.set_inference_dtype(torch.float32, None)
-    model = made.get_model({}, "")
-    generator = torch.Generator().manual_seed(0)
+    made.set_inference_dtype(dtype, None)
+    model = made.get_model({}, "", device=torch.device(device))
+    generator = torch.Generator(device).manual_seed(0)
+
+    def drawn(like: torch.Tensor, scale: float) -> torch.Tensor:
+        out = torch.empty(like.shape, device=device)  # in fp32: alike, rounded, in every dtype
+        return out.normal_(0, scale, generator=generator)
+
     with torch.no_grad():
         for name, weight in model.diffusion_model.named_parameters():
             if weight.ndim > 1:
-                weight.normal_(0, 0.6 / weight[0].numel() ** 0.5, generator=generator)
+                weight.copy_(drawn(weight, 0.6 / weight[0].numel() ** 0.5))
             else:
                 weight.fill_(float(name.endswith("weight")))
         for buffer in model.diffusion_model.buffers():
-            buffer.normal_(generator=generator)
+            buffer.copy_(drawn(buffer, 1.0))
     patcher = comfy.model_patcher.CoreModelPatcher(
         model,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    patcher.cached_patcher_init = (random_model, (config_class, config))
+    patcher.cached_patcher_init = (random_model, (config_class, config, dtype, device))
     return patcher
 
 
@@ -88,12 +98,66 @@ SHAPES = {
         6,
     ),
 }
+FULL_SD3 = SD3_CONFIG | {
+    "depth": 24, "num_blocks": 24,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}
+    },
+}  # fmt: skip
+FULL_SDXL = SDXL_CONFIG | {
+    "model_channels": 320, "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+}  # fmt: skip
+
+
+def full_shapes() -> dict[str, Shape]:
+    """1024x1024 in fp16 on the GPU."""
+
+    def load(config_class: type, config: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: random_model(config_class, config, torch.float16, "cuda")
+
+    sdxl = load(comfy.supported_models.SDXL, FULL_SDXL)
+    sd3 = load(comfy.supported_models.SD3, FULL_SD3)
+    return {
+        "SDXL": Shape(sdxl, (1, 4, 128, 128), (77, 2048), 1280, 20),
+        "SD3-medium": Shape(sd3, (1, 16, 128, 128), (154, 4096), 2048, 20),
+    }
 
 
 def conditioning(shape: Shape, seed: int) -> list[Any]:
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(1, *shape.context, generator=generator)
     return [[vectors, {"pooled_output": torch.randn(1, shape.pooled, generator=generator)}]]
+
+
+def inputs(
+    model: Any, shape: Shape, seed: int, batch: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """What `model.apply_model` takes for `batch` latents: x, sigma and keywords."""
+    device = next(model.diffusion_model.parameters()).device
+    ((vectors, extra),) = conditioning(shape, seed)
+    x = torch.randn(batch, *shape.latent[1:]).to(device)
+    sigma = torch.full((batch,), 0.5, device=device)
+    keywords: dict[str, Any] = {"c_crossattn": vectors.repeat(batch, 1, 1).to(device)}
+    width = model.adm_channels
+    if width:
+        pooled = extra["pooled_output"].repeat(batch, 1)
+        padded = torch.nn.functional.pad(pooled, (0, width - pooled.shape[1]))
+        keywords["y"] = padded.to(device)
+    return x, sigma, keywords
+
+
+def core_split(model: Any, devices: tuple[str, str]) -> Any:
+    """`model` with ComfyUI's MultiGPU CFG Split over `devices`, None where it has none."""
+    if not hasattr(model, "deepclone_multigpu"):
+        return None
+    model = model.clone()
+    model.load_device = torch.device(devices[0])
+    twin = model.deepclone_multigpu(new_load_device=torch.device(devices[1]))
+    twin.is_multigpu_base_clone = True
+    model.set_additional_models("multigpu", [twin])
+    model.match_multigpu_clones()
+    return model
 
 
 def sample(model: Any, shape: Shape, steps: int) -> torch.Tensor:

@@ -67,4 +67,20 @@ def machine() -> Row:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **(gpus() if torch.cuda.is_available() else {}),
+    }
+
+
+def gpus() -> Row:
+    asked = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        driver = "unknown"
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return {
+        "gpus": [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in found],
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "allocator": torch.cuda.get_allocator_backend(),
     }

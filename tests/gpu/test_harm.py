@@ -1,0 +1,134 @@
+"""The worker is harmed on a GPU: no lost image, no hung node, and the next runs are shared."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import comfy.model_management
+import pytest
+import torch
+from helpers import Watched, bring_up, sample
+from test_faults import (  # noqa: F401
+    KIND,
+    alive,
+    next_run_works,
+    test_arena_too_small_runs_locally_and_says_so,
+    test_free_ends_the_worker,
+    test_worker_hung_in_mid_step,
+    test_worker_killed_around_a_request,
+    test_worker_killed_between_runs,
+    test_worker_killed_in_mid_run_gives_the_same_bits,
+    wait_until,
+)
+
+from hybrid_core.comfy_bridge.session import Session
+from hybrid_core.worker.host import WorkerHost
+
+pytestmark = pytest.mark.slow
+WORKERS_BYTES = 256 << 20
+LARGE = {"samples": torch.zeros(64, 48, 32, 32)}  # 12.6 MB: a copy takes long enough to be hit
+
+
+def arena_class(session):
+    return type(session.partner().host._arena)
+
+
+@pytest.mark.parametrize("during", ["write", "read"])
+def test_worker_killed_while_the_parent_copies(
+    own_session, model, partitioned, monkeypatch, during
+):
+    session = own_session()
+    bring_up(session, model)
+    host, arena = session.partner().host, arena_class(session)
+    copy, copies, pid = getattr(arena, during), [], host.pid
+
+    def deadly(self, number, *arguments):
+        copies.append(number)
+        if len(copies) == 3:
+            threading.Thread(target=os.kill, args=(pid, signal.SIGKILL)).start()
+        return copy(self, number, *arguments)
+
+    watched = Watched(model, session)
+    monkeypatch.setattr(arena, during, deadly)
+    seen = sample(watched.model, KIND, latent=LARGE)
+    monkeypatch.undo()
+    assert len(copies) >= 3
+    wait_until(lambda: not alive(pid))
+    expected = sample(model, KIND, latent=LARGE)
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+    next_run_works(session, model, partitioned)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.004])
+def test_worker_killed_while_it_copies_or_evaluates(
+    own_session, model, partitioned, monkeypatch, delay
+):
+    session = own_session()
+    bring_up(session, model)
+    post, posts = WorkerHost.post, []
+
+    def deadly(self, op, fields, tensors=()):
+        number = post(self, op, fields, tensors)
+        posts.append(op)
+        if posts.count("step") == 2 and op == "step":
+            threading.Timer(delay, os.kill, (self.pid, signal.SIGKILL)).start()
+        return number
+
+    monkeypatch.setattr(WorkerHost, "post", deadly)
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND, latent=LARGE, steps=8)
+    monkeypatch.undo()
+    assert watched.reports[0].local > 0
+    expected = sample(model, KIND, latent=LARGE, steps=8)
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+    next_run_works(session, model, partitioned)
+
+
+def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
+    session = own_session()
+    bring_up(session, model)
+    pid, post, steps = session.partner().host.pid, WorkerHost.post, []
+
+    def interrupting(self, op, fields, tensors=()):
+        number = post(self, op, fields, tensors)
+        if op == "step" and len(steps.append(number) or steps) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return number
+
+    monkeypatch.setattr(WorkerHost, "post", interrupting)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(Watched(model, session).model, KIND, steps=30)
+    monkeypatch.undo()
+    assert not comfy.model_management.processing_interrupted()
+    next_run_works(session, model, partitioned)
+    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+
+
+class Narrow(Session):
+    """Its worker may take little of the GPU's memory for tensors."""
+
+    @staticmethod
+    def device():
+        device = Session.device()
+        share = WORKERS_BYTES / torch.cuda.mem_get_info()[1]
+        limit = {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{share:.6f}"}
+        return replace(device, environment={**device.environment, **limit})
+
+
+def test_worker_out_of_memory(own_session, model, partitioned):
+    session = own_session(Narrow)
+    bring_up(session, model)
+    pid = session.partner().host.pid
+    latent = {"samples": torch.zeros(256, 48, 32, 32)}  # 65,536 tokens
+    watched = Watched(model, session)
+    seen = sample(watched.model, KIND, latent=latent, steps=2)
+    (said,) = watched.announced
+    assert "memory" in said
+    assert session.partner().host.pid == pid, "the worker survives its own lack of memory"
+    expected = sample(model, KIND, latent=latent, steps=2)
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+    next_run_works(session, model, partitioned)
+    assert session.partner().host.pid == pid
