@@ -20,7 +20,6 @@ from test_parallelism import (  # noqa: F401
     test_one_branch_is_pipelined_by_mode_adaptive,
     test_paper_does_not_mix_regional_prompts,
     test_paper_is_the_published_scheme,
-    test_report_says_what_each_step_was,
     test_samplers_that_are_not_safe_run_exact_and_say_why_once,
     test_the_same_run_gives_the_same_bits,
     test_two_masked_positives_and_an_area,
