@@ -12,6 +12,7 @@ from hybrid_core.comfy_bridge.evaluation import Evaluation, Options
 from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
 from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.run import Run
+from hybrid_core.settled import settled
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import tensors
 from hybrid_core.stepper import Decision, Stepper
@@ -135,7 +136,7 @@ class Parallelism:
                 self._asked = number, ahead[2]
         since = time.monotonic()
         out = call.of(parents, with_each_forward(call.options, staging.finishing(boundary)))
-        self._own_seconds = stepper.record.own_seconds = time.monotonic() - since
+        self._own_seconds = stepper.record.own_seconds = settled(call.x.device) - since
         run.report.pipelined += 1
         run.report.own_stage_seconds += self._own_seconds
         uncond = stepper.saw_pipelined(out[call.branches[0]])

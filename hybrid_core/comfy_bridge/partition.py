@@ -20,6 +20,7 @@ from hybrid_core.config import Tuning
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.report import Report, StepRecord, Watcher
 from hybrid_core.run import Run
+from hybrid_core.settled import settled
 from hybrid_core.stepper import Stepper
 
 Announce = Callable[[str], None]
@@ -110,7 +111,7 @@ class Partition:
             return self._exact(run, call, mine, {} if last is None else {"last": last}, record)
         since = time.monotonic()
         out = call.of(call.conds, mine)
-        record.kind, record.own_seconds = "single", time.monotonic() - since
+        record.kind, record.own_seconds = "single", settled(call.x.device) - since
         self.report.single += 1
         self.report.single_seconds += record.own_seconds
         return out, None
@@ -139,7 +140,7 @@ class Partition:
         try:
             since = time.monotonic()
             out = call.of(parents, mine)
-            record.own_seconds = time.monotonic() - since
+            record.own_seconds = settled(call.x.device) - since
             if number is not None and run is not None:
                 taken = run.collect(number, call.x, len(theirs), began, record.own_seconds)
                 results, boundary = taken if taken is not None else (None, None)
@@ -150,7 +151,7 @@ class Partition:
         if results is None:
             others = call.of(workers)
             results = [others[index] for index in theirs]
-            self._count_local(record, since)
+            self._count_local(record, settled(call.x.device) - since)
         for index, result in zip(theirs, results, strict=True):
             out[index] = result
         return out, boundary
@@ -158,13 +159,13 @@ class Partition:
     def _alone(self, call: Evaluation, record: StepRecord) -> list[torch.Tensor]:
         since = time.monotonic()
         out = call.of(call.conds)
-        self._count_local(record, since)
+        self._count_local(record, settled(call.x.device) - since)
         return out
 
-    def _count_local(self, record: StepRecord, since: float) -> None:
+    def _count_local(self, record: StepRecord, seconds: float) -> None:
         record.kind = "local"
         self.report.local += 1
-        self.report.local_seconds += time.monotonic() - since
+        self.report.local_seconds += seconds
 
     def _saw_exact(
         self,

@@ -12,6 +12,7 @@ from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.diffusers_bridge.staging import Staging
 from hybrid_core.errors import NotSplittable
 from hybrid_core.run import Run
+from hybrid_core.settled import settled
 from hybrid_core.stages.swap import tensors
 from hybrid_core.stepper import Decision, Stepper
 
@@ -99,7 +100,7 @@ class Parallelism:
             )
         since = time.monotonic()
         out = staging.finish(lambda: cond.evaluate(forward), boundary)
-        own_seconds = time.monotonic() - since
+        own_seconds = settled(x.device) - since
         if ahead is not None and number is not None:
             self._asked = number, ahead[2], own_seconds
         run.report.pipelined += 1

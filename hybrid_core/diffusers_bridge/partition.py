@@ -12,6 +12,7 @@ from hybrid_core.diffusers_bridge.parallelism import Parallelism
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.report import Report
 from hybrid_core.run import Run
+from hybrid_core.settled import settled
 from hybrid_core.stepper import Decision
 
 IN_FULL = Decision(False)
@@ -84,14 +85,14 @@ class Partition:
             mine = cond.evaluate(self._forward)
         else:
             mine, own_boundary = staged.in_full(cond, self._forward, capture)
-        own_seconds = time.monotonic() - since
+        own_seconds = settled(mine.device) - since
         taken = None if number is None else run.collect(number, mine, 1, began, own_seconds)
         if taken is not None:
             (theirs,), boundary = taken
         else:
             theirs, boundary = uncond.evaluate(self._forward), None
             self.report.local += 1
-            self.report.local_seconds += time.monotonic() - since
+            self.report.local_seconds += settled(theirs.device) - since
         if staged is not None:
             return staged.saw_exact(run, theirs, mine, own_boundary, boundary)
         return theirs, mine
@@ -101,7 +102,7 @@ class Partition:
         since = time.monotonic()
         out = whole()
         self.report.local += 1
-        self.report.local_seconds += time.monotonic() - since
+        self.report.local_seconds += settled(out.device) - since
         return out
 
     def single(self, whole: Whole) -> torch.Tensor:
@@ -109,7 +110,7 @@ class Partition:
         since = time.monotonic()
         out = whole()
         self.report.single += 1
-        self.report.single_seconds += time.monotonic() - since
+        self.report.single_seconds += settled(out.device) - since
         return out
 
     def note(self, reason: str) -> None:

@@ -108,6 +108,7 @@ RANKS = [
         "report",
         "live",
         "curve",
+        "settled",
     ),
     ("curve_figure",),
     ("transport",),
