@@ -26,7 +26,7 @@ class Channel:
         try:
             self._connection.send_bytes(data)
         except (OSError, ValueError) as error:
-            raise WorkerDied(f"the other process is gone: {error!r}") from error
+            raise gone(error) from error
 
     def receive(self, seconds: float, tick: Callable[[], None] | None = None) -> wire.Message:
         """The next message. `tick` runs at least every TICK_SECONDS and may raise (Cancel).
@@ -44,7 +44,7 @@ class Channel:
                     raise WorkerTimeout(f"no answer within {seconds:.1f} s")
             data = self._connection.recv_bytes(wire.MAX_BYTES)
         except (EOFError, OSError) as error:
-            raise WorkerDied(f"the other process is gone: {error!r}") from error
+            raise gone(error) from error
         return wire.decode(data, self._accepts)
 
     def waiting(self) -> bool:
@@ -52,7 +52,12 @@ class Channel:
         try:
             return self._connection.poll(0)
         except (EOFError, OSError) as error:
-            raise WorkerDied(f"the other process is gone: {error!r}") from error
+            raise gone(error) from error
 
     def close(self) -> None:
         self._connection.close()
+
+
+def gone(error: Exception) -> WorkerDied:
+    """The pipe's own error in words; its end has none."""
+    return WorkerDied(f"the other process is gone{f' ({error})' if str(error) else ''}")
