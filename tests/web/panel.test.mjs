@@ -47,6 +47,17 @@ test("a process that is ready shows everything and can be freed and restarted", 
   assert.match(idle, /after 10 min without/);
 });
 
+test("how tensors travel, why, and how the cards differ are told where they are known", () => {
+  const reason = "cuda_ipc: WSL2 does not share GPU memory";
+  const told = { data_plane: "host_pinned", data_plane_reason: reason, differs: "RTX 3060 beside RTX 3090" };
+  const { worker } = view(state({ ...READY, ...told }));
+  assert.equal(values(worker.rows)["Data plane"], `host_pinned (${reason})`);
+  assert.equal(values(worker.rows)["Other card"], "RTX 3060 beside RTX 3090");
+  const plain = view(state({ ...READY, data_plane: "cuda_ipc", data_plane_reason: null, differs: null }));
+  assert.equal(values(plain.worker.rows)["Data plane"], "cuda_ipc");
+  assert.ok(!("Other card" in values(plain.worker.rows)));
+});
+
 test("without a process only start makes sense and there is no memory to show", () => {
   const { worker, can } = view(state(NONE));
   assert.equal(worker.memory, null);

@@ -48,6 +48,8 @@ export function view(state) {
         row("device", worker.device),
         running && row("model", worker.model ?? text("panel.no_model")),
         running && row("age", span(worker.age_seconds)),
+        running && worker.data_plane && row("data_plane", exchange(worker)),
+        worker.differs && row("differs", worker.differs),
         worker.last_error && { ...row("last_error", worker.last_error), alarm: true },
       ].filter(Boolean),
     },
@@ -57,6 +59,11 @@ export function view(state) {
       restart: running && worker.state !== "starting",
     },
   };
+}
+
+/** How tensors travel, and why not in a better way. */
+function exchange({ data_plane: plane, data_plane_reason: reason }) {
+  return reason ? `${plane} (${reason})` : plane;
 }
 
 function row(key, value) {
