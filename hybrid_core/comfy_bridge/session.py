@@ -19,7 +19,7 @@ from hybrid_core import devices
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
-from hybrid_core.errors import WorkerError
+from hybrid_core.errors import WorkerError, WorkerTimeout
 from hybrid_core.report import Report
 from hybrid_core.run import Partner, Run
 from hybrid_core.stages.plan import Cut
@@ -42,6 +42,7 @@ class Session:
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
         self._partner: Partner | None = None
+        self._unanswered = (-1, 0.0)  # the latest question about its state, and when it was asked
         self._watch: threading.Thread | None = None
 
     def partner(self) -> Partner:
@@ -119,23 +120,37 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         """What the worker says of itself; empty while it has something else to do."""
-        partner, host = self._partner, self.host
-        if partner is None or host is None or self.active_runs or partner.awaits_load:
-            return {}
-        if not host.lock.acquire(blocking=False):
+        partner = self._partner
+        if partner is None or not partner.host.lock.acquire(blocking=False):
             return {}
         try:
-            if host.pid is None or not host.ready() or not host.idle():
-                return {}
-            used = host.last_used  # being looked at is not being used
-            reply = host.wait(host.post("status", {}), "ok", STATUS_SECONDS)
-            host.last_used = used
-            return dict(reply.fields)
+            return {} if self.active_runs or partner.awaits_load else self._asked(partner.host)
         except WorkerError as error:
-            host.kill(str(error))
+            partner.host.kill(str(error))
             return {}
         finally:
-            host.lock.release()
+            partner.host.lock.release()
+
+    def _asked(self, host: WorkerHost) -> dict[str, Any]:
+        if host.pid is None or not host.ready():
+            return {}
+        if not host.idle():
+            number, since = self._unanswered
+            if (
+                host.under_way == number
+                and time.monotonic() - since > host.settings.request_seconds
+            ):
+                raise WorkerTimeout("the worker does not answer")
+            return {}
+        used = host.last_used  # being looked at is not being used
+        number = host.post("status", {})
+        self._unanswered = number, time.monotonic()
+        try:
+            return dict(host.wait(number, "ok", STATUS_SECONDS).fields)
+        except WorkerTimeout:
+            return {}  # a busy machine; the answer is dropped when it comes
+        finally:
+            host.last_used = used
 
     @staticmethod
     def device() -> WorkerDevice:

@@ -78,6 +78,11 @@ class WorkerHost:
         return self.planes.reason
 
     @property
+    def under_way(self) -> int | None:
+        """Number of the request that is not answered yet."""
+        return self._outstanding
+
+    @property
     def pid(self) -> int | None:
         """Process id, None while there is no worker."""
         return self._process.pid if self._process is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import comfy.model_management
+import psutil
 import pytest
 import torch
 from helpers import Watched, bring_up, guider, quiet, sample
@@ -134,3 +135,41 @@ def wait_for(condition, seconds=60.0):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_a_slow_answer_does_not_cost_the_worker(demo, own_session, monkeypatch):
+    session = own_session()
+    bring_up(session, demo["mmdit"])
+    pid = session.host.pid
+    monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.0)
+    assert session.status() == {} and session.host.pid == pid
+    monkeypatch.undo()
+    wait_for(lambda: session.status().get("models") == 1)
+    watched_model = Watched(demo["mmdit"], session)
+    sample(watched_model.model, "mmdit", steps=3)
+    assert watched_model.reports[-1].partitioned == 3 and session.host.pid == pid
+
+
+def test_a_worker_that_finishes_a_cancelled_request_is_left_alone(demo, own_session):
+    session = own_session(request_seconds=0.2)
+    bring_up(session, demo["mmdit"])
+    host = session.host
+    assert session.status()["models"] == 1
+    process = psutil.Process(host.pid)
+    process.suspend()
+    with host.lock:
+        host.post("forget", {"base_key": "another"})  # and nobody waits for it
+    until = time.monotonic() + 1
+    wait_for(lambda: session.status() == {} and time.monotonic() > until)
+    assert host.pid == process.pid
+    process.resume()
+    wait_for(lambda: session.status().get("models") == 1)
+
+
+def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
+    session = own_session(request_seconds=0.5)
+    bring_up(session, demo["mmdit"])
+    psutil.Process(session.host.pid).suspend()
+    monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.1)
+    wait_for(lambda: session.status() == {} and session.host.pid is None)
+    assert "does not answer" in session.host.last_error
