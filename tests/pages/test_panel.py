@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from pages_graphs import text_to_latent
 from pages_tab import until_shared
 
 TOGGLE = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.hybrid-ksampler')"
-ANOTHER = """async (before) => {
-    const answer = await probe.api().fetchApi('/hybrid_ksampler/worker');
-    const {pid} = (await answer.json()).worker;
-    return pid !== null && pid !== before;
-}"""
 LISTEN = """() => {
     window.toasts = [];
     const {toast} = app.extensionManager;
@@ -40,15 +37,16 @@ def worker(tab):
     return tab.server.get("/hybrid_ksampler/worker")["worker"]
 
 
+def until(tab, wanted, seconds: float = 60) -> None:
+    """Wait until wanted(worker) holds."""
+    deadline = time.monotonic() + seconds
+    while not wanted(worker(tab)):
+        assert time.monotonic() < deadline, worker(tab)
+        time.sleep(0.1)
+
+
 def until_worker(tab, *states: str) -> None:
-    tab.until(
-        """async (states) => {
-            const answer = await probe.api().fetchApi('/hybrid_ksampler/worker');
-            return states.includes((await answer.json()).worker.state);
-        }""",
-        list(states),
-        seconds=60,
-    )
+    until(tab, lambda told: told["state"] in states)
 
 
 def press(panel, order: str) -> None:
@@ -82,7 +80,7 @@ def test_the_panel_follows_a_run_and_does_not_disturb_it(tab, panel):
     """It asks again and again while the worker starts and loads."""
     before = worker(tab)["pid"]
     press(panel, "restart" if before else "start")
-    tab.until(ANOTHER, before, seconds=60)
+    until(tab, lambda told: told["pid"] not in (None, before))
     process = worker(tab)["pid"]
     until_shared(tab)
     now = tab.server.get("/hybrid_ksampler/worker")
