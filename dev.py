@@ -3,7 +3,7 @@
 
     python dev.py demo                      the main job: an image on two devices, against KSampler
     python dev.py test [pytest arguments]   every check and test that this machine can run
-    python dev.py bench NAME [--json]       one of benchmarks/
+    python dev.py bench NAME [--json]       exact, frontier, gpu, hybrid or redraw
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
     python dev.py gpu [pytest arguments]    the tests that need a GPU; see docs/gpu.md
     python dev.py gpu-kit [--python 3.12]   packs what `--kit` needs on a machine without network
@@ -36,6 +36,7 @@ TOOLS = (
     "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2", "playwright==1.65.2",
 )  # fmt: skip
 FRONTENDS = ("1.47.12", "1.58.1")  # what the pages are tested with
+BENCHES = ("exact", "frontier", "gpu", "hybrid", "redraw")
 NEED_PAGES = ("redraw",)  # benchmarks
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Each of these source archives carries a complete ComfyUI.
@@ -216,6 +217,8 @@ def main() -> None:
     parser.add_argument("--comfyui", help="a version or a folder; otherwise COMFYUI_DIR")
     parser.add_argument("--kit", action="store_true", help="with what gpu-kit has packed")
     arguments, rest = parser.parse_known_args()
+    if arguments.command == "bench" and rest[:1] not in [[name] for name in BENCHES]:
+        sys.exit(f"[dev] bench {' '.join(rest[:1])}: expected one of {', '.join(BENCHES)}")
     python, env = prepared(arguments.comfyui, arguments.kit)
     try:
         if arguments.command == "test":
@@ -233,8 +236,6 @@ def main() -> None:
                 env=env,
             )
         elif arguments.command == "bench":
-            if not rest:
-                sys.exit("[dev] name one of benchmarks/, as in: python dev.py bench exact")
             if rest[0] in NEED_PAGES:
                 env |= pages()
             run(python, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)

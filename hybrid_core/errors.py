@@ -30,6 +30,10 @@ class WorkerDied(WorkerError):
     """The worker's process has ended: its end of the pipe is closed."""
 
 
+class WorkerStopped(WorkerError):
+    """The worker that was asked was ended on purpose; another one may be there."""
+
+
 class WorkerTimeout(WorkerError):
     """The worker did not answer before the deadline."""
 

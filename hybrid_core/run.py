@@ -21,6 +21,7 @@ from hybrid_core.errors import (
     ReplicaMismatch,
     WorkerError,
     WorkerFailed,
+    WorkerStopped,
 )
 from hybrid_core.report import Report
 from hybrid_core.transport import wire
@@ -102,6 +103,7 @@ class Run:
         self._step_seconds = tuning.step_seconds or self._host.settings.step_seconds
         self._plane = tuning.data_plane
         self._gone = False
+        self._epoch: int | None = None  # of the worker that this run began with
 
     @property
     def apart(self) -> bool:
@@ -150,7 +152,11 @@ class Run:
         if source.key in partner.refused:
             raise ReplicaMismatch(partner.refused[source.key])
         host.planes.want(self._plane)
-        host.start()
+        if self._epoch is None:
+            host.start()
+            self._epoch = host.epoch
+        if host.pid is None or host.epoch != self._epoch:
+            raise WorkerStopped("the worker was stopped")
         partner.sync()
         if not host.ready():
             return False
@@ -317,6 +323,8 @@ class Run:
         reason = f"evaluated in this process alone: {error}"
         self.report.reasons.append(reason)
         log.warning("%s", reason)
+        if isinstance(error, WorkerStopped):
+            return
         if isinstance(error, WORKER_IS_SOUND):
             self._host.last_error = str(error)
         else:

@@ -15,6 +15,7 @@ from hybrid_core.errors import HybridError
 from . import monitor
 
 PREFIX = "/hybrid_ksampler"
+MOST_SECONDS = 1e9
 
 
 def tell_of_worker() -> None:
@@ -56,7 +57,8 @@ def add_routes() -> None:
         except ValueError:
             return _refused("the body is not JSON")
         seconds = told.get("idle_seconds") if isinstance(told, dict) else None
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not -MOST_SECONDS <= seconds <= MOST_SECONDS:
             return _refused(f"expected {{'idle_seconds': a number}}, the body is {told!r:.200}")
         return await _after(lambda: SESSION.keep_idle(float(seconds)))
 

@@ -26,7 +26,7 @@ class HybridKSampler(io.ComfyNode):
             display_name="Hybrid KSampler",
             category=CATEGORY,
             description="KSampler on two GPUs: the negative prompt is evaluated on the second one "
-            "at the same moment. Same inputs, same image.",
+            "at the same moment. Same inputs; in mode exact the same image.",
             search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises the latent."),
@@ -89,7 +89,7 @@ class HybridKSamplerAdvanced(io.ComfyNode):
             display_name="Hybrid KSampler (Advanced)",
             category=CATEGORY,
             description="KSampler (Advanced) on two GPUs: the negative prompt is evaluated on the "
-            "second one at the same moment. Same inputs, same image.",
+            "second one at the same moment. Same inputs; in mode exact the same image.",
             search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises the latent."),

@@ -98,7 +98,9 @@ class Session:
     @property
     def replica_name(self) -> str | None:
         """Class of the model that the worker holds."""
-        return None if self._partner is None else self._partner.model_name
+        partner = self._partner
+        current = partner is not None and partner.epoch == partner.host.epoch
+        return partner.model_name if partner is not None and current else None
 
     def state(self) -> str:
         """Of the worker: none, starting, ready or busy."""

@@ -22,6 +22,7 @@ from hybrid_core.errors import (
     ProtocolError,
     WorkerDied,
     WorkerFailed,
+    WorkerStopped,
     WorkerTimeout,
 )
 from hybrid_core.transport import wire
@@ -34,6 +35,7 @@ from hybrid_core.worker import entry, spawning
 from hybrid_core.worker.plane_choice import PlaneChoice
 
 log = logging.getLogger("hybrid_ksampler")
+STOPPED = "the worker was stopped"
 Tick = Callable[[], None]
 
 
@@ -63,7 +65,7 @@ class WorkerHost:
         self._host_arena: HostArena | None = None  # of the shared memory, whatever the plane
         self._arena: Arena | None = None
         self._memory: SharedMemory | None = None
-        self._number = 0
+        self._number = self._born = 0  # numbers of requests go on over all processes
         self._outstanding: int | None = None
         self._ready = False
 
@@ -110,7 +112,7 @@ class WorkerHost:
         self._process, self._memory = process, memory
         self._channel = Channel(ours, wire.REPLIES)
         self._arena = self._host_arena = HostArena(memory.map, parent=True)
-        self._number, self._outstanding, self._ready = 0, 0, False
+        self._born, self._outstanding, self._ready = self._number, 0, False
         self.epoch += 1
         self.started_at, self.start_seconds = time.monotonic(), None
         self.last_error = None
@@ -211,9 +213,12 @@ class WorkerHost:
 
         `tick` runs while waiting and may raise.
 
-        Raises WorkerTimeout, WorkerDied, WorkerFailed (the worker's own words), ProtocolError.
+        Raises WorkerTimeout, WorkerDied, WorkerFailed (the worker's own words), ProtocolError,
+        WorkerStopped for a request to an earlier process.
         """
         channel, deadline = self._require_channel(), time.monotonic() + seconds
+        if number <= self._born:
+            raise WorkerStopped(STOPPED)
         while True:
             message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
             if message["seq"] == number:
@@ -274,11 +279,11 @@ class WorkerHost:
 
     def _require_channel(self) -> Channel:
         if self._channel is None:
-            raise WorkerDied("the worker was stopped")
+            raise WorkerStopped(STOPPED)
         return self._channel
 
     def _require_arena(self, op: str = "step") -> Arena:
         arena = self._host_arena if op in wire.IN_HOST_MEMORY else self._arena
         if arena is None:
-            raise WorkerDied("the worker was stopped")
+            raise WorkerStopped(STOPPED)
         return arena

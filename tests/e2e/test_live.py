@@ -225,6 +225,31 @@ def test_panel_shows_both_processes_and_its_buttons_work(server, page):
     until_shared(server)
 
 
+@pytest.mark.parametrize("seed", range(40, 44))
+def test_restarting_the_worker_in_a_run_holds_nothing_up(server, page, seed):
+    until_shared(server)
+    prompt_id = page.queue(graph(steps=80, seed=seed, mode="exact"))
+    wait_until(lambda: [r for r in page.runs(prompt_id) if r["rows"]])
+    pid = post(server, "/hybrid_ksampler/worker/restart", b"")["worker"]["pid"]
+    entry = server.finished(prompt_id, 40)  # a step's time-out is 60 s
+    assert entry["status"]["status_str"] == "success"
+    wait_until(lambda: page.runs(prompt_id)[-1]["status"] == "done")
+    assert "stopped" in page.runs(prompt_id)[-1]["reasons"][0]
+    wait_until(lambda: server.get("/hybrid_ksampler/worker")["worker"]["state"] == "ready", 60)
+    told = server.get("/hybrid_ksampler/worker")["worker"]
+    assert (told["pid"], told["model"], told["last_error"]) == (pid, None, None)
+
+
+def test_freeing_the_worker_while_it_starts_lasts_for_the_run(server, page):
+    post(server, "/hybrid_ksampler/worker/free", b"")
+    prompt_id = page.queue(graph(steps=200, seed=50))
+    wait_until(lambda: [r for r in page.runs(prompt_id) if len(r["rows"])])
+    post(server, "/hybrid_ksampler/worker/free", b"")
+    server.finished(prompt_id)
+    assert server.get("/hybrid_ksampler/worker")["worker"]["state"] == "none"
+    until_shared(server)
+
+
 def test_freeing_the_worker_in_a_run_does_not_cost_the_image(server, page):
     until_shared(server)
     prompt_id = page.queue(graph(steps=60, seed=28))
@@ -245,7 +270,9 @@ def test_freeing_the_worker_in_a_run_does_not_cost_the_image(server, page):
         (b'{"idle_seconds": "long"}', "idle_seconds"),
         (b'{"idle_seconds": true}', "idle_seconds"),
         (b'{"idle_seconds": -5}', "more than 0"),
-        (b'{"idle_seconds": NaN}', "more than 0"),
+        (b'{"idle_seconds": NaN}', "a number"),
+        (b'{"idle_seconds": Infinity}', "a number"),
+        (b'{"idle_seconds": ' + b"9" * 400 + b"}", "a number"),
     ],
 )
 def test_bad_settings_are_refused_with_a_reason(server, body, why):

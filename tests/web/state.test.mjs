@@ -13,7 +13,7 @@ for (const [what, one, expected] of [
   [
     "running",
     run("EEpp", { mode: "paper" }),
-    "Step 4 of 20 · 1.98x so far, 2.41x by step count · 2nd device waits 20 ms a step · paper",
+    "Step 4 of 20 · about 1.98x so far, 2.41x by step count · 2nd device waits 20 ms a step · paper",
   ],
   ["starting", run("", { ratio: null, ideal: null }), "Starting · adaptive"],
   [
@@ -24,12 +24,12 @@ for (const [what, one, expected] of [
   [
     "done",
     run("EEEE", { status: "done", mode: "exact", ideal: 2 }, { worker: 120 }),
-    "4 steps in 484 ms · 1.98x (2.00x by step count) · 1st device waits 20 ms a step · exact",
+    "4 steps in 484 ms · about 1.98x (2.00x by step count) · 1st device waits 20 ms a step · exact",
   ],
   [
     "interrupted",
     run("EE", { status: "interrupted", mode: "exact" }, even),
-    "Interrupted at step 2 of 20 · 1.98x (2.41x by step count) · neither device waits · exact",
+    "Interrupted at step 2 of 20 · about 1.98x (2.41x by step count) · neither device waits · exact",
   ],
   [
     "failed",
@@ -49,7 +49,7 @@ for (const [what, one, expected] of [
   [
     "whose_second_process_starts",
     run("LLE", { ratio: null, ideal: null }, even),
-    "Step 3 of 20 · 2 steps on one device while the second process starts · " +
+    "Step 3 of 20 · 2 steps on one device until the second process is ready · " +
       "neither device waits · adaptive",
   ],
   [
