@@ -33,6 +33,9 @@ class WorkerDied(WorkerError):
 class WorkerStopped(WorkerError):
     """The worker that was asked was ended on purpose; another one may be there."""
 
+    def __init__(self) -> None:
+        super().__init__("the worker was stopped")
+
 
 class WorkerTimeout(WorkerError):
     """The worker did not answer before the deadline."""

@@ -24,6 +24,7 @@ from hybrid_core.errors import (
     WorkerStopped,
 )
 from hybrid_core.report import Report
+from hybrid_core.stages.swap import tensors as tensors_of
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.worker.host import WorkerHost
@@ -72,12 +73,22 @@ class Partner:
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
 
     @property
+    def up_to_date(self) -> bool:
+        """Whether this is known of the present process."""
+        return self.epoch == self.host.epoch
+
+    @property
     def awaits_load(self) -> bool:
         """Whether the reply to a load is still to be taken in, by a run."""
-        return self.loading is not None and self.epoch == self.host.epoch
+        return self.loading is not None and self.up_to_date
+
+    @property
+    def replica_name(self) -> str | None:
+        """Class of the model that the worker holds."""
+        return self.model_name if self.up_to_date else None
 
     def sync(self) -> None:
-        if self.epoch != self.host.epoch:
+        if not self.up_to_date:
             self.epoch = self.host.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
             self.contexts = OrderedDict()
@@ -115,10 +126,13 @@ class Run:
         """
         return not self._gone or self.report.partitioned + self.report.pipelined > 0
 
-    @property
-    def most_bytes(self) -> int:
-        """What one exchange with the worker may hold."""
-        return self._host.settings.slot_bytes
+    def obstacle_to(self, boundary: Any) -> str | None:
+        """Why one exchange with the worker cannot hold a boundary, None when it can."""
+        if sum(t.numel() * t.element_size() for t in tensors_of(boundary)) > (
+            self._host.settings.slot_bytes
+        ):
+            return "the network's features are larger than the shared memory"
+        return None
 
     def prepare(self) -> None:
         """Start what takes time. The parent may not have loaded its model: nothing is compared."""
@@ -156,7 +170,7 @@ class Run:
             host.start()
             self._epoch = host.epoch
         if host.pid is None or host.epoch != self._epoch:
-            raise WorkerStopped("the worker was stopped")
+            raise WorkerStopped
         partner.sync()
         if not host.ready():
             return False

@@ -43,7 +43,8 @@ def _parent() -> dict[str, Any]:
     free = int(comfy.model_management.get_free_memory(device))
     if device.type == "cuda":
         name = f"{device} {torch.cuda.get_device_name(device)}"
-        used = torch.cuda.mem_get_info(device)[1] - torch.cuda.mem_get_info(device)[0]
+        unused, total = torch.cuda.mem_get_info(device)
+        used = total - unused
     else:
         name, used = str(device), psutil.Process().memory_info().rss
     return {

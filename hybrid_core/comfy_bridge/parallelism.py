@@ -14,7 +14,6 @@ from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.run import Run
 from hybrid_core.settled import settled
 from hybrid_core.stages.plan import Cut
-from hybrid_core.stages.swap import tensors
 from hybrid_core.stepper import Decision, Stepper
 
 IN_FULL = Decision(False)
@@ -120,8 +119,9 @@ class Parallelism:
         boundary = stepper.forecast()
         if staging is None or staging.cut is None or boundary is None:
             return None
-        if sum(t.numel() * t.element_size() for t in tensors(boundary)) > run.most_bytes:
-            self.obstacle = "the network's features are larger than the shared memory"
+        too_large = run.obstacle_to(boundary)
+        if too_large is not None:
+            self.obstacle = too_large
             return None
         parents, workers = call.divided()
         ahead = stepper.ahead()

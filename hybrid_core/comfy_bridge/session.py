@@ -98,9 +98,7 @@ class Session:
     @property
     def replica_name(self) -> str | None:
         """Class of the model that the worker holds."""
-        partner = self._partner
-        current = partner is not None and partner.epoch == partner.host.epoch
-        return partner.model_name if partner is not None and current else None
+        return None if self._partner is None else self._partner.replica_name
 
     def state(self) -> str:
         """Of the worker: none, starting, ready or busy."""

@@ -13,7 +13,6 @@ from hybrid_core.diffusers_bridge.staging import Staging
 from hybrid_core.errors import NotSplittable
 from hybrid_core.run import Run
 from hybrid_core.settled import settled
-from hybrid_core.stages.swap import tensors
 from hybrid_core.stepper import Decision, Stepper
 
 
@@ -86,8 +85,9 @@ class Parallelism:
         assert x is not None and sigma is not None
         if staging.cut is None or not staging.fits(boundary):
             return None
-        if sum(t.numel() * t.element_size() for t in tensors(boundary)) > run.most_bytes:
-            self.obstacle = "the network's features are larger than the shared memory"
+        too_large = run.obstacle_to(boundary)
+        if too_large is not None:
+            self.obstacle = too_large
             return None
         ahead, number = stepper.ahead(), None
         if ahead is not None:

@@ -35,7 +35,6 @@ from hybrid_core.worker import entry, spawning
 from hybrid_core.worker.plane_choice import PlaneChoice
 
 log = logging.getLogger("hybrid_ksampler")
-STOPPED = "the worker was stopped"
 Tick = Callable[[], None]
 
 
@@ -218,7 +217,7 @@ class WorkerHost:
         """
         channel, deadline = self._require_channel(), time.monotonic() + seconds
         if number <= self._born:
-            raise WorkerStopped(STOPPED)
+            raise WorkerStopped
         while True:
             message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
             if message["seq"] == number:
@@ -279,11 +278,11 @@ class WorkerHost:
 
     def _require_channel(self) -> Channel:
         if self._channel is None:
-            raise WorkerStopped(STOPPED)
+            raise WorkerStopped
         return self._channel
 
     def _require_arena(self, op: str = "step") -> Arena:
         arena = self._host_arena if op in wire.IN_HOST_MEMORY else self._arena
         if arena is None:
-            raise WorkerStopped(STOPPED)
+            raise WorkerStopped
         return arena

@@ -13,7 +13,7 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
-from helpers import Watched, bring_up, sample
+from helpers import Watched, bring_up, sample, wait_until
 
 from hybrid_core.comfy_bridge import partition as partition_module
 from hybrid_core.transport import wire
@@ -47,13 +47,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def next_run_works(session, model, partitioned):

@@ -8,7 +8,7 @@ import comfy.model_management
 import psutil
 import pytest
 import torch
-from helpers import Watched, bring_up, guider, quiet, sample
+from helpers import Watched, bring_up, guider, quiet, sample, wait_until
 
 from hybrid_core.comfy_bridge.attach import attach, watched
 from hybrid_core.comfy_bridge.overview import overview
@@ -119,22 +119,15 @@ def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
     """The reply to a load that outlives its run belongs to the next run."""
     session = own_session()
     session.start()
-    wait_for(lambda: session.state() == "ready")
+    wait_until(lambda: session.state() == "ready", 60)
     model = Watched(demo["mmdit"], session)
     sample(model.model, "mmdit", steps=1)
     host = session.host
-    wait_for(lambda: session._partner.loading and host.replied(session._partner.loading[0]))
+    wait_until(lambda: session._partner.loading and host.replied(session._partner.loading[0]), 60)
     pid = host.pid
     assert overview(session)["worker"]["state"] == "ready"
     sample(model.model, "mmdit", steps=3)
     assert model.reports[-1].partitioned == 3 and host.pid == pid and host.last_error is None
-
-
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_slow_answer_does_not_cost_the_worker(demo, own_session, monkeypatch):
@@ -144,7 +137,7 @@ def test_a_slow_answer_does_not_cost_the_worker(demo, own_session, monkeypatch):
     monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.0)
     assert session.status() == {} and session.host.pid == pid
     monkeypatch.undo()
-    wait_for(lambda: session.status().get("models") == 1)
+    wait_until(lambda: session.status().get("models") == 1, 60)
     watched_model = Watched(demo["mmdit"], session)
     sample(watched_model.model, "mmdit", steps=3)
     assert watched_model.reports[-1].partitioned == 3 and session.host.pid == pid
@@ -160,10 +153,10 @@ def test_a_worker_that_finishes_a_cancelled_request_is_left_alone(demo, own_sess
     with host.lock:
         host.post("forget", {"base_key": "another"})  # and nobody waits for it
     until = time.monotonic() + 1
-    wait_for(lambda: session.status() == {} and time.monotonic() > until)
+    wait_until(lambda: session.status() == {} and time.monotonic() > until, 60)
     assert host.pid == process.pid
     process.resume()
-    wait_for(lambda: session.status().get("models") == 1)
+    wait_until(lambda: session.status().get("models") == 1, 60)
 
 
 def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
@@ -171,5 +164,5 @@ def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
     bring_up(session, demo["mmdit"])
     psutil.Process(session.host.pid).suspend()
     monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.1)
-    wait_for(lambda: session.status() == {} and session.host.pid is None)
+    wait_until(lambda: session.status() == {} and session.host.pid is None, 60)
     assert "does not answer" in session.host.last_error

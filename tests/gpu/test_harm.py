@@ -10,7 +10,7 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
-from helpers import Watched, bring_up, sample
+from helpers import Watched, bring_up, sample, wait_until
 from test_faults import (  # noqa: F401
     KIND,
     alive,
@@ -21,7 +21,6 @@ from test_faults import (  # noqa: F401
     test_worker_killed_around_a_request,
     test_worker_killed_between_runs,
     test_worker_killed_in_mid_run_gives_the_same_bits,
-    wait_until,
 )
 
 from hybrid_core.comfy_bridge.session import Session
