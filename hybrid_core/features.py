@@ -9,6 +9,7 @@ import torch
 
 from hybrid_core import discrepancy
 from hybrid_core.discrepancy import UNSEEN, Tensor
+from hybrid_core.policy import COND, Branch
 from hybrid_core.stages.swap import mapped, tensors
 
 
@@ -19,27 +20,33 @@ class Features:
         """sigmas: the schedule; continued: whether a boundary of the step before is continued."""
         self._sigmas, self._mask, self._continued = sigmas, mask, continued
         self._known: list[tuple[int, Any]] = []
+        self._branch: Branch = COND  # that the latest one is for
         self._share: Tensor | None = None  # of the boundary's slope that goes on
         self._prediction: tuple[int, Tensor] | None = None
 
-    def keep(self, step: int, boundary: Any) -> None:
-        """A boundary at `step`, true or looked ahead."""
+    def keep(self, step: int, boundary: Any, branch: Branch = COND) -> None:
+        """A boundary at `step`, true or looked ahead. One branch's says nothing of the other's."""
+        if branch != self._branch:
+            self._known, self._branch = [], branch
         self._known = [*self._known[-1:], (step, boundary)]
 
     def predicted(self, step: int, own: Tensor) -> None:
-        """The prediction that the network came to at `step`."""
+        """The cond prediction at `step`."""
         self._prediction = step, own
 
-    def reach(self, step: int) -> bool:
-        """Whether there is a boundary of `step` or of the one before."""
-        return bool(self._known) and self._known[-1][0] >= step - 1
+    def reach(self, step: int) -> Branch | None:
+        """The branch that there is a boundary for at `step` or, of cond's, a step before."""
+        if not self._known:
+            return None
+        at = self._known[-1][0]
+        return self._branch if at >= step or (at == step - 1 and self._branch == COND) else None
 
     def forecast(self, step: int) -> Any | None:
         """The boundary for `step`: received for it, or the last one, continued where that helps.
 
         None when there is none of this step or the one before.
         """
-        if not self.reach(step):
+        if self.reach(step) is None:
             return None
         return self._course(self._slopes(step))
 
@@ -72,7 +79,7 @@ class Features:
         its forecast misses. boundary: the true one, None when it was not captured.
         """
         unseen = own.new_full((), UNSEEN, dtype=torch.float32)
-        if boundary is None or not self._known or self._prediction is None:
+        if boundary is None or not self._known or self._prediction is None or self._branch != COND:
             return unseen
         (before, old), (at, known) = self._prediction, self._known[-1]
         if not before == at == step - 1 or structure(known) != structure(boundary):

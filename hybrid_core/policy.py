@@ -1,43 +1,83 @@
 """When to evaluate both branches and when to pipeline one of them. Numbers in, a decision out.
 
 Steps are counted on the sampler's schedule. An exact step evaluates both branches in full and shows
-the discrepancy; a pipelined step evaluates one branch in two stages and shows nothing.
+the discrepancy; a pipelined step evaluates one branch in two stages and reconstructs the other.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from hybrid_core.config import Tuning
 from hybrid_core.errors import ConfigError
 
+Branch = Literal["cond", "uncond"]
+COND: Branch = "cond"
+UNCOND: Branch = "uncond"
 PUBLISHED_STEPS = 50
 FIRST_EXACT = 3
+HORIZON = 4  # pipelined steps that are weighed together
+DOUBT = 1.5  # times the measured error of a branch halfway between two steps: its features err too
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the steps before one have shown, by the latest step that showed it."""
+
+    exact: int  # both branches
+    cond: int
+    uncond: int
+    difference: int  # of the branches
+    between: bool = False  # whether that one is of a branch halfway between two steps
+
+    @classmethod
+    def by_exact(cls, step: int) -> Known:
+        """After exact `step`."""
+        return cls(step, step, step, step)
+
+    def by(self, branch: Branch, step: int) -> Known:
+        """After pipelined `step` of `branch`."""
+        known = replace(self, cond=step) if branch == COND else replace(self, uncond=step)
+        return (
+            replace(known, difference=step - 1, between=True) if self.joins(branch, step) else known
+        )
+
+    def joins(self, branch: Branch, step: int) -> bool:
+        """Whether `branch` at `step` tells what it was a step ago, when only the other was seen."""
+        own, other = (self.cond, self.uncond) if branch == COND else (self.uncond, self.cond)
+        return own == step - 2 and other == step - 1
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What an exact step showed; None for what it did not show."""
+    """What a step showed; None for what it did not show."""
 
     discrepancy: float | None = None  # rel-MAE of the branches
     # relative to mean|denoised latent|, per unit of sigma:
     guidance_drift: float | None = None  # of the branches' difference from the expected one, a step
     feature_drift: float | None = None  # of a prediction made with foreseen features
+    bend: float | None = None  # of a branch's prediction from halfway between its neighbours
 
 
 class Policy(Protocol):
     """Decides each step. Steps come in order, each is shown once."""
 
-    guided: bool  # whether the uncond branch is reconstructed in a pipelined step
+    guided: bool  # whether the branch that a pipelined step does not evaluate is reconstructed
+    alternates: bool  # whether a pipelined step may evaluate the uncond branch
+    emphasis: float  # how often the sampler's step counts one prediction; Euler's: once
 
-    def pipelined(self, step: int, gap: int) -> bool:
-        """Whether `step` is pipelined when `gap` pipelined steps came right before it."""
+    def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
+        """The branch that `step` is to evaluate in two stages, None for an exact step.
+
+        branch: the only one that it can, None where it can be any.
+        """
         ...
 
-    def drift(self, step: int, gap: int) -> float | None:
+    def drift(self, step: int, known: Known, branch: Branch = COND) -> float | None:
         """What it would weigh against its tolerance for that, None while nothing is known."""
         ...
 
@@ -47,22 +87,28 @@ class Policy(Protocol):
 
     def saw_exact(self, step: int, seen: Seen) -> None: ...
 
+    def saw_pipelined(self, seen: Seen) -> None: ...
+
 
 class Exact:
     """Every step in full."""
 
     guided = True
+    alternates, emphasis = False, 1.0
 
-    def pipelined(self, step: int, gap: int) -> bool:
-        return False
+    def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
+        return None
 
-    def drift(self, step: int, gap: int) -> float | None:
+    def drift(self, step: int, known: Known, branch: Branch = COND) -> float | None:
         return None
 
     def captures(self, step: int) -> bool:
         return False
 
     def saw_exact(self, step: int, seen: Seen) -> None:
+        pass
+
+    def saw_pipelined(self, seen: Seen) -> None:
         pass
 
 
@@ -104,6 +150,7 @@ class Paper:
     """The published rule: Parallelism begins where the discrepancy is flat, and lasts k steps."""
 
     guided = False
+    alternates, emphasis = False, 1.0
 
     def __init__(self, parameters: PaperParameters, steps: int):
         """parameters: scaled to `steps` already."""
@@ -118,15 +165,18 @@ class Paper:
             return None
         return min(self.tau1 + self._parameters.length, self._steps)
 
-    def pipelined(self, step: int, gap: int) -> bool:
+    def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
+        return COND if self._in_window(step) else None
+
+    def _in_window(self, step: int) -> bool:
         return self.tau1 is not None and self.tau1 <= step < (self.tau2 or 0)
 
-    def drift(self, step: int, gap: int) -> float | None:
+    def drift(self, step: int, known: Known, branch: Branch = COND) -> float | None:
         return None
 
     def captures(self, step: int) -> bool:
         if self.tau1 is not None:
-            return self.pipelined(step + 1, 0)
+            return self._in_window(step + 1)
         return len(self._curve) >= self._parameters.window or step + 1 >= self._parameters.cap - 1
 
     def saw_exact(self, step: int, seen: Seen) -> None:
@@ -141,6 +191,9 @@ class Paper:
                 self.tau1 = len(self._curve) - 1
         if self.tau1 is None and step >= self._parameters.cap - 1:
             self.tau1 = self._parameters.cap
+
+    def saw_pipelined(self, seen: Seen) -> None:
+        pass
 
 
 def step_lengths(sigmas: Sequence[float], flow: bool) -> list[float]:
@@ -159,9 +212,11 @@ def step_lengths(sigmas: Sequence[float], flow: bool) -> list[float]:
 class Adaptive:
     """One tolerance: how much a pipelined step may be expected to change the latent, relatively.
 
-    Expected are the guidance's drift since the last exact step, as the guider weighs it, and the
-    features' drift over one step. The gap between exact steps may double from one to the next, so
-    that the drift is measured often where it is not known yet.
+    Expected are the guidance's drift since the branches' difference was last known, as the guider
+    weighs it, and the features' drift over one step. Of the ways to go on, that one is taken whose
+    expected changes over the next steps sum up to least: a step that evaluates the uncond branch
+    errs more by itself and renews the difference. The gap between exact steps may double from one
+    to the next, so that the drift is measured often where it is not known yet.
     """
 
     guided = True
@@ -174,25 +229,50 @@ class Adaptive:
             raise ConfigError(
                 f"tolerance is {tolerance}, largest gap {largest_gap}: expected 0 or more"
             )
-        self._tolerance, self._lengths, self._weight = tolerance, lengths, abs(cfg - 1.0)
+        self.alternates, self.emphasis = False, 1.0
+        self._tolerance, self._lengths = tolerance, lengths
+        self._weights = {COND: abs(cfg - 1.0), UNCOND: abs(cfg)}  # of the difference, in the guider
         self._largest_gap, self._gap_now = largest_gap, 1
         self._guidance: float | None = None
         self._features: float | None = None
+        self._bend = 0.0
         self._exact_steps: list[int] = []
 
-    def drift(self, step: int, gap: int) -> float | None:
-        """Expected relative change of the latent by `step` after `gap` pipelined steps."""
-        if self._features is None or (self._guidance is None and self._weight > 0):
+    def drift(self, step: int, known: Known, branch: Branch = COND) -> float | None:
+        """Expected relative change of the latent by `step`."""
+        weight = self._weights[branch]
+        if self._features is None or (self._guidance is None and weight > 0):
             return None
-        drift = self._weight * (self._guidance or 0.0) * (gap + 1) + self._features
-        return drift * self._lengths[step]
+        missed = (self._guidance or 0.0) * (step - known.difference)
+        if known.between:
+            missed += DOUBT * self._bend
+        return (weight * missed + self._features) * self._lengths[step] * self.emphasis
 
-    def pipelined(self, step: int, gap: int) -> bool:
+    def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
         if len(self._exact_steps) < FIRST_EXACT or step >= len(self._lengths):
-            return False
-        drift = self.drift(step, gap)
-        few = gap < min(self._gap_now, self._largest_gap)
-        return few and drift is not None and drift <= self._tolerance
+            return None
+        if step - 1 - known.exact >= min(self._gap_now, self._largest_gap):
+            return None
+        best: tuple[float, Branch] | None = None
+        for course in self._courses(step):
+            if branch not in (None, course[0]):
+                continue
+            drifts = list(self._drifts(step, known, course))
+            if drifts[0] <= self._tolerance and (best is None or sum(drifts) < best[0]):
+                best = sum(drifts), course[0]
+        return None if best is None else best[1]
+
+    def _courses(self, step: int) -> Iterator[tuple[Branch, ...]]:
+        """The branches that the next pipelined steps may evaluate."""
+        either = self.alternates and self._weights[COND] > 0
+        any_of: tuple[Branch, ...] = (COND, UNCOND) if either else (COND,)
+        return itertools.product(any_of, repeat=min(HORIZON, len(self._lengths) - step))
+
+    def _drifts(self, step: int, known: Known, course: Sequence[Branch]) -> Iterator[float]:
+        for at, branch in enumerate(course, step):
+            drift = self.drift(at, known, branch)
+            yield math.inf if drift is None else drift
+            known = known.by(branch, at)
 
     def captures(self, step: int) -> bool:
         return True
@@ -201,8 +281,12 @@ class Adaptive:
         if self._exact_steps and step > self._exact_steps[-1] + 1:
             self._gap_now = min(2 * self._gap_now, max(self._largest_gap, 1))
         self._exact_steps.append(step)
-        self._guidance = _followed(self._guidance, seen.guidance_drift)
         self._features = _followed(self._features, seen.feature_drift)
+        self.saw_pipelined(seen)
+
+    def saw_pipelined(self, seen: Seen) -> None:
+        self._guidance = _followed(self._guidance, seen.guidance_drift)
+        self._bend = _followed(self._bend or None, seen.bend) or 0.0
 
 
 def _followed(old: float | None, new: float | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
 LETTERS = {"exact": "E", "pipelined": "p", "local": "L", "single": "s"}
@@ -18,6 +18,9 @@ class StepRecord:
     step: int | None = None  # on the sampler's schedule
     sigma: float | None = None
     kind: str = "exact"  # or pipelined, local (both branches here), single (there is one branch)
+    branch: Literal["cond", "uncond"] | None = (
+        None  # that a pipelined step evaluates: cond or uncond
+    )
     discrepancy: float | None = None  # rel-MAE of the branches' predictions
     guidance_drift: float | None = None
     feature_drift: float | None = None
@@ -174,6 +177,7 @@ def step_data(record: StepRecord) -> dict[str, Any]:
         "step": record.step,
         "sigma": _short(record.sigma),
         "kind": record.kind,
+        "branch": record.branch,
         "discrepancy": _short(record.discrepancy),
         "guidance_drift": _short(record.guidance_drift),
         "feature_drift": _short(record.feature_drift),

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hybrid_core import discrepancy
 from hybrid_core.discrepancy import UNSEEN, Tensor
 from hybrid_core.features import Features
-from hybrid_core.guidance import Difference
-from hybrid_core.policy import FIRST_EXACT, Policy, Seen
+from hybrid_core.guidance import Guidance, unseen
+from hybrid_core.policy import COND, FIRST_EXACT, Branch, Known, Policy, Seen
 from hybrid_core.report import StepRecord
 
 SAME_SIGMA = 1e-4  # relative
 UNEXPECTED_STEP = 0.5  # of a step's length; noise gives 1 and more, deterministic steps 0.02-0.4
 MADE_GOOD_BEFORE = 4  # entries of the schedule's end: not in the last two steps
 FIRST_ORDER = 0.02  # of a step's length: how far from Euler's step a first-order sampler's may be
+MULTISTEP = 1.5  # of a prediction counts in dpmpp_2m's step at equal spacing, -0.5 in the next
 SEVERAL_CALLS = "this sampler does not evaluate the model once a step"
 UNFORESEEN = (
     "the latents of this sampler cannot be foreseen from step to step "
@@ -35,8 +36,17 @@ UNFORESEEN = (
 class Decision:
     """What one evaluation is to be."""
 
-    pipelined: bool
+    branch: Branch | None = None  # to be evaluated in two stages; None for both in full
     capture: bool = False  # an exact step whose boundary may be wanted by the next one
+
+
+class Ahead(NamedTuple):
+    """A branch's stage A at a step that is still to come."""
+
+    branch: Branch
+    step: int
+    x: Tensor
+    sigma: Tensor
 
 
 class Stepper:
@@ -60,8 +70,8 @@ class Stepper:
         self._step: int | None = None
         self._off_schedule = self._expected = self._unforeseen = 0  # evaluations
         self._in_a_row = 0  # evaluations on consecutive steps of the schedule
-        self._gap = 0  # pipelined steps since the last exact one
-        self._difference = Difference(mask)
+        self._known: Known | None = None
+        self._guidance = Guidance(mask)
         self._features = Features(self._sigmas, mask, look_ahead)
         self._latents: list[Tensor] = []  # of the two latest steps
         self._expected_x: Tensor | None = None
@@ -97,6 +107,8 @@ class Stepper:
         self._show(numbers[4:])
         euler = self._euler_x is not None and numbers[3] <= FIRST_ORDER * numbers[2]
         self._first_order = euler
+        if self._euler_x is not None and not euler:
+            self.policy.emphasis = MULTISTEP
         self._x, self._sigma = x, sigma
         followed = self._follow(numbers[0])
         if self._latents and self._latents[-1].shape != x.shape:
@@ -111,18 +123,28 @@ class Stepper:
             noisy = self._mostly_unforeseen
         self._expected_x = self._euler_x = None
         if self._step is None:
-            return Decision(False)
+            return Decision()
         if not followed:
-            self._difference, self._latents = Difference(self._mask), []
+            self._guidance, self._latents, self._known = Guidance(self._mask), [], None
             self._features = Features(self._sigmas, self._mask, self._look_ahead)
         self._latents = [*self._latents[-1:], x]
         if self._in_a_row >= FIRST_EXACT:
             self._expected_x = self._next_x()
-        self.record.drift = self.policy.drift(self._step, self._gap)
-        can = self._in_a_row > FIRST_EXACT and not noisy and self._features.reach(self._step)
-        if can and self.policy.pipelined(self._step, self._gap):
-            return Decision(True)
-        return Decision(False, capture=self.policy.captures(self._step))
+        branch = self._chosen(self._step)
+        if noisy or branch is None:
+            return Decision(capture=self.policy.captures(self._step))
+        self.record.branch = branch
+        return Decision(branch)
+
+    def _chosen(self, step: int) -> Branch | None:
+        """The branch that `step` evaluates in two stages, if there are features for it."""
+        if self._known is None:
+            return None
+        branch = self._features.reach(step)
+        self.record.drift = self.policy.drift(step, self._known, branch or COND)
+        if branch is None or self._in_a_row <= FIRST_EXACT:
+            return None
+        return self.policy.choose(step, self._known, branch)
 
     def _surprise(self, x: Tensor) -> Tensor:
         """mean|x - .| of the expected x, the x before, and Euler's; zeros where there is none."""
@@ -161,18 +183,20 @@ class Stepper:
         return False
 
     def _show(self, numbers: list[float]) -> None:
-        """Give the policy what the exact step before showed."""
+        """Give the policy what the step before showed."""
         if self._pending is None:
             return
         record, self._pending = self._pending[0], None
         seen = Seen(*(None if number == UNSEEN else number for number in numbers))
         record.discrepancy = seen.discrepancy
         record.guidance_drift, record.feature_drift = seen.guidance_drift, seen.feature_drift
-        if record.step is not None:
+        if record.kind == "pipelined":
+            self.policy.saw_pipelined(seen)
+        elif record.step is not None:
             self.policy.saw_exact(record.step, seen)
 
     def close(self) -> None:
-        """The run is over: the last exact step's measures go to its record."""
+        """The run is over: the last step's measures go to its record."""
         if self._pending is not None:
             self._show(self._pending[1].tolist())
 
@@ -183,29 +207,31 @@ class Stepper:
         the pipelined ones before it are now known to have missed. None for nothing.
         """
         assert self._x is not None and self._sigma is not None
-        self._gap = 0
+        self.record.branch = None
         if self._step is None:
             return None
+        self._known = Known.by_exact(self._step)
         shift: Tensor | None = None
         own = discrepancy.prediction(self._x, cond, self._sigma)
-        scale = discrepancy.mean(cond.abs(), self._mask).clamp_min(1e-12)
-        unseen = own.new_full((), UNSEEN, dtype=torch.float32)
-        seen = [unseen, unseen, self._features.drift(self._step, own, boundary, scale)]
+        scale = self._scale(cond)
+        seen = [unseen(own), unseen(own), self._features.drift(self._step, own, boundary, scale)]
         if uncond is not None:
             other = discrepancy.prediction(self._x, uncond, self._sigma)
             seen[0] = discrepancy.rel_mae(own, other, self._mask)
-            missed = self._difference.missed(self._step, own - other)
-            shift = None if missed is None else self._made_good(missed)
-            paid = 0.0 if shift is None else shift
-            self._expect_euler(cond + paid, uncond + paid)
-            seen[1] = self._difference.learn(self._step, own - other, scale)
+            shown = self._guidance.saw_both(self._step, own, other, scale)
+            shift = self._made_good(shown.missed)
+            self._expect_euler(*shifted(shift, cond, uncond))
+            seen = [seen[0], shown.drift, seen[2], shown.bend]
         self._features.predicted(self._step, own)
         if boundary is not None:
             self._features.keep(self._step, boundary)
         self._pending = (self.record, torch.stack(seen))
         return shift
 
-    def _made_good(self, missed: Tensor) -> Tensor | None:
+    def _scale(self, denoised: Tensor) -> Tensor:
+        return discrepancy.mean(denoised.abs(), self._mask).clamp_min(1e-12)
+
+    def _made_good(self, missed: Tensor | None) -> Tensor | None:
         """What to add to the denoised latents for what a gap has missed.
 
         Euler's step of length h adds h * (prediction) to the latent, so what should have been added
@@ -213,7 +239,8 @@ class Stepper:
         change of course, and not at the run's end, where the difference rises within a step.
         """
         assert self._step is not None and self._sigma is not None
-        if not self._first_order or self._step + MADE_GOOD_BEFORE >= len(self._sigmas):
+        late = self._step + MADE_GOOD_BEFORE >= len(self._sigmas)
+        if missed is None or late or not self._first_order:
             return None
         assert self._cfg is not None
         missed = missed * (self._cfg - 1.0)
@@ -227,27 +254,31 @@ class Stepper:
         assert self._step is not None
         return self._sigmas[self._step + 1] - self._sigmas[self._step]
 
-    def keep_boundary(self, step: int, boundary: Any) -> None:
-        """A boundary at `step`, true or looked ahead."""
-        self._features.keep(step, boundary)
+    def keep_boundary(self, step: int, boundary: Any, branch: Branch = COND) -> None:
+        """A boundary at `step` for `branch`, true or looked ahead."""
+        self._features.keep(step, boundary, branch)
 
     def forecast(self) -> Any | None:
         """The boundary for this step, None when there is none."""
         return None if self._step is None else self._features.forecast(self._step)
 
-    def ahead(self) -> tuple[Tensor, Tensor, int] | None:
-        """Where the next step's stage A is to be evaluated: latent, sigma, its step.
+    def ahead(self) -> Ahead | None:
+        """What stage A of the next step is to be evaluated at.
 
         None when the next step is not going to be pipelined. Without look-ahead it is this step's
         own latent, as the paper has it.
         """
         assert self._step is not None and self._x is not None and self._sigma is not None
-        step = self._step + 1
-        if step >= len(self._sigmas) - 1 or not self.policy.pipelined(step, self._gap + 1):
+        step, now = self._step + 1, self.record.branch
+        if step >= len(self._sigmas) - 1 or self._known is None or now is None:
+            return None
+        branch = self.policy.choose(step, self._known.by(now, self._step))
+        if branch is None:
             return None
         if not self._look_ahead or self._expected_x is None:
-            return self._x, self._sigma, step
-        return self._expected_x, torch.full_like(self._sigma, self._sigmas[step]), step
+            return Ahead(branch, step, self._x, self._sigma)
+        sigma = torch.full_like(self._sigma, self._sigmas[step])
+        return Ahead(branch, step, self._expected_x, sigma)
 
     def _next_x(self) -> Tensor | None:
         """The next step's latent if the sampler goes on as it did: a first-order step."""
@@ -261,17 +292,43 @@ class Stepper:
         share = (sigma[step + 1] - sigma[step]) / (sigma[step] - sigma[step - 1])
         return now + (now - before) * share
 
-    def saw_pipelined(self, cond: Tensor) -> Tensor:
-        """The uncond branch's denoised latent that goes with a pipelined `cond`."""
+    def saw_pipelined(self, result: Tensor) -> tuple[Tensor, Tensor]:
+        """The cond and uncond denoised latents; this step evaluated one, `result`, in two stages.
+
+        `result` itself is among them unless something is made good.
+        """
         assert self._x is not None and self._sigma is not None and self._step is not None
-        self._gap += 1
+        step, branch, known = self._step, self.record.branch, self._known
+        assert branch is not None and known is not None
+        self._known = known.by(branch, step)
         self.record.kind = "pipelined"
-        own = discrepancy.prediction(self._x, cond, self._sigma)
-        self._features.predicted(self._step, own)
-        if not self.policy.guided or not self._difference.known:
-            return cond
-        self._difference.used(self._step, self._length())
-        difference = self._difference.expected(self._step)
-        uncond = cond + difference * self._sigma.reshape(-1, *[1] * (cond.ndim - 1)).to(cond)
+        own = discrepancy.prediction(self._x, result, self._sigma)
+        if branch == COND:
+            self._features.predicted(step, own)
+        if not self.policy.guided or not self._guidance.known:
+            return result, result
+        joins = known.joins(branch, step)
+        shown = self._guidance.saw_one(step, branch, own, self._scale(result), joins)
+        shift = self._made_good(shown.missed)
+        self._pending = (
+            self.record,
+            torch.stack([unseen(own), shown.drift, unseen(own), shown.bend]),
+        )
+        self._guidance.used(step, self._length() * self._weight(branch))
+        other = self._guidance.other(step, branch, own)
+        sigma = self._sigma.reshape(-1, *[1] * (own.ndim - 1)).to(result)
+        rebuilt = result + (own - other) * sigma
+        pair = (result, rebuilt) if branch == COND else (rebuilt, result)
+        cond, uncond = shifted(shift, *pair)
         self._expect_euler(cond, uncond)
-        return uncond
+        return cond, uncond
+
+    def _weight(self, branch: Branch) -> float:
+        """Of the difference in a step of `branch`, by its weight in one of the cond branch."""
+        if branch == COND or self._cfg is None:
+            return 1.0
+        return self._cfg / (self._cfg - 1.0)
+
+
+def shifted(shift: Tensor | None, cond: Tensor, uncond: Tensor) -> tuple[Tensor, Tensor]:
+    return (cond, uncond) if shift is None else (cond + shift, uncond + shift)

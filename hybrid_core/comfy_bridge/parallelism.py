@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from hybrid_core.comfy_bridge import conds as conds_data
-from hybrid_core.comfy_bridge.evaluation import Evaluation, Options
+from hybrid_core.comfy_bridge.evaluation import Conds, Evaluation, Options
 from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
 from hybrid_core.errors import NotPartitionable, NotSplittable
+from hybrid_core.policy import COND, UNCOND, Branch
 from hybrid_core.run import Run
 from hybrid_core.settled import settled
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stepper import Decision, Stepper
 
-IN_FULL = Decision(False)
+IN_FULL = Decision()
 ONE_EACH = "mode paper mixes one prompt with one negative prompt, here are more"
 
 
@@ -29,7 +30,7 @@ class Parallelism:
         self.obstacle: str | None = None
         self._cuts, self._cut_key = cuts, cut_key
         self._staging: Staging | None = None
-        self._asked: tuple[int, int] | None = None  # request for stage A, the step it is for
+        self._asked: tuple[int, int, Branch] | None = None  # request for stage A: of which step
         self._own_seconds = 0.0  # of the latest stage B
         self._mixes = not stepper.policy.guided
 
@@ -48,10 +49,10 @@ class Parallelism:
     def _take_in(self, run: Run | None, x: torch.Tensor) -> None:
         if self._asked is None:
             return
-        (number, step), self._asked = self._asked, None
+        (number, step, branch), self._asked = self._asked, None
         boundary = None if run is None else run.collect_stage(number, self._own_seconds, x)
         if boundary is not None:
-            self.stepper.keep_boundary(step, self._named(boundary))
+            self.stepper.keep_boundary(step, self._named(boundary), branch)
 
     def _named(self, boundaries: Boundaries) -> Boundaries:
         """The worker's boundaries by the names of this side's forwards."""
@@ -73,7 +74,7 @@ class Parallelism:
             self.obstacle = str(error)
             return options
         staging = self._staging
-        staging.taken = {}
+        staging.begin()
         if staging.recording:
             return with_each_forward(options, self._guarded(staging.record))
         if capture and not (self._mixes and staging.verified):
@@ -89,6 +90,17 @@ class Parallelism:
                 return forward()
 
         return each
+
+    def divided(self, call: Evaluation) -> tuple[Conds, Conds]:
+        """What this process evaluates in full and what the worker does.
+
+        They change places once, in the first evaluation: so the sizes of both branches' forwards
+        are known here, and a pipelined step may evaluate either.
+        """
+        parents, workers = call.divided()
+        if self._mixes or self._staging is None or not self._staging.at_first:
+            return parents, workers
+        return workers, parents
 
     def asks_boundary(self, capture: bool) -> int | None:
         """The unit after which the worker's exact step is to capture, None for no capture."""
@@ -110,11 +122,12 @@ class Parallelism:
                 staging.recorded(run.worker_speed if run is not None else 1.0)
                 if staging.cut is not None and not staging.recording:
                     self._cuts[self._cut_key] = staging.cut
+                self.stepper.policy.alternates = uncond is not None
             boundary = self._named(theirs) if self._mixes and theirs else staging.taken
         return self.stepper.saw_exact(cond, uncond, boundary or None)
 
-    def evaluate(self, run: Run, call: Evaluation) -> list[torch.Tensor] | None:
-        """A pipelined evaluation of two branches, or of the only one. None: do it in full."""
+    def evaluate(self, run: Run, call: Evaluation, branch: Branch) -> list[torch.Tensor] | None:
+        """A pipelined evaluation by `branch`, or by the only one. None: do it in full."""
         staging, stepper = self._staging, self.stepper
         boundary = stepper.forecast()
         if staging is None or staging.cut is None or boundary is None:
@@ -123,25 +136,27 @@ class Parallelism:
         if too_large is not None:
             self.obstacle = too_large
             return None
-        parents, workers = call.divided()
+        conds = dict(zip((COND, UNCOND), call.divided(), strict=True))
         ahead = stepper.ahead()
         if ahead is not None:
+            theirs = conds[UNCOND if self._mixes else ahead.branch]
             try:
-                context = conds_data.context(workers if self._mixes else parents, call.options)
-                number = run.post("stage", context, *ahead[:2], last=staging.cut.last)
+                context = conds_data.context(theirs, call.options)
+                number = run.post("stage", context, ahead.x, ahead.sigma, last=staging.cut.last)
             except NotPartitionable as error:
                 self.obstacle = str(error)
                 return None
             if number is not None:
-                self._asked = number, ahead[2]
+                self._asked = number, ahead.step, ahead.branch
         since = time.monotonic()
-        out = call.of(parents, with_each_forward(call.options, staging.finishing(boundary)))
+        out = call.of(conds[branch], with_each_forward(call.options, staging.finishing(boundary)))
         self._own_seconds = stepper.record.own_seconds = settled(call.x.device) - since
         run.report.pipelined += 1
         run.report.own_stage_seconds += self._own_seconds
-        uncond = stepper.saw_pipelined(out[call.branches[0]])
-        for index in call.branches[1:]:
-            out[index] = uncond
+        places = call.branches
+        both = stepper.saw_pipelined(out[places[0 if branch == COND else 1]])
+        for index, value in zip(places, both, strict=False):
+            out[index] = value
         return out
 
     def finish(self, run: Run | None) -> None:

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
-from hybrid_core.comfy_bridge.evaluation import Evaluation, Options
+from hybrid_core.comfy_bridge.evaluation import Conds, Evaluation, Options
 from hybrid_core.comfy_bridge.parallelism import IN_FULL, Parallelism
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
@@ -81,8 +81,8 @@ class Partition:
         self.report.steps.append(record)
         run = self._ready_run(call) if count > 1 or staged is not None else None
         out = None
-        if staged is not None and decision.pipelined and run is not None:
-            out = staged.evaluate(run, call)
+        if staged is not None and decision.branch is not None and run is not None:
+            out = staged.evaluate(run, call, decision.branch)
         if out is None:
             capture = decision.capture and staged is not None
             out, theirs = self._in_full(run, call, staged, capture, record)
@@ -108,7 +108,9 @@ class Partition:
             mine = staged.watched(call.model, call.options, capture)
         if len(call.branches) > 1:
             last = staged.asks_boundary(capture) if staged is not None else None
-            return self._exact(run, call, mine, {} if last is None else {"last": last}, record)
+            divided = call.divided() if staged is None else staged.divided(call)
+            asks = {} if last is None else {"last": last}
+            return self._exact(run, call, divided, mine, asks, record)
         since = time.monotonic()
         out = call.of(call.conds, mine)
         record.kind, record.own_seconds = "single", settled(call.x.device) - since
@@ -120,12 +122,14 @@ class Partition:
         self,
         run: Run | None,
         call: Evaluation,
+        divided: tuple[Conds, Conds],
         mine: Options,
         capture: dict[str, int],
         record: StepRecord,
     ) -> tuple[list[torch.Tensor], Any]:
-        """As `_in_full`, of two branches and more; mine: options of the parent's own evaluation."""
-        parents, workers = call.divided()
+        """As `_in_full`, of two branches and more: the parent's, with options `mine`, and the
+        worker's."""
+        parents, workers = divided
         began, number = time.monotonic(), None
         if run is not None:
             try:

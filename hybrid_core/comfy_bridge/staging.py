@@ -52,6 +52,7 @@ class Staging:
         self._splitters: dict[str, Splitter] = {}
         self._seconds: list[float] = []
         self._recorded = 0
+        self._timed = False  # whether this evaluation's first forward pass was timed
         self._known = known
         self.cut: Cut | None = None
         self.verified = known is not None
@@ -71,6 +72,15 @@ class Staging:
         """Whether the next evaluation in full is to be recorded."""
         return self._recorded < RECORDED
 
+    @property
+    def at_first(self) -> bool:
+        """Whether the evaluation under way is the first to be recorded."""
+        return self._recorded == 0
+
+    def begin(self) -> None:
+        """Before an evaluation in full."""
+        self.taken, self._timed = {}, False
+
     def record(self, key: str, forward: Forward) -> Any:
         """In full; remembers the blocks' sizes and times, and the boundary of the planned cut.
 
@@ -84,7 +94,8 @@ class Staging:
         if recording.boundary is not None:
             self.taken[key] = recording.boundary
         seconds = recording.seconds()
-        if splitter is next(iter(self._splitters.values())):
+        if not self._timed:
+            self._timed = True
             self._seconds = [*map(min, zip(seconds, self._seconds or seconds, strict=True))]
             if self.cut is None:
                 self.cut = splitter.planned(recording)

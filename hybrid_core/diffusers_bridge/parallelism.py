@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from hybrid_core.diffusers_bridge.branches import Branch, Forward
+from hybrid_core.diffusers_bridge import branches
+from hybrid_core.diffusers_bridge.branches import Forward
 from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.diffusers_bridge.staging import Staging
 from hybrid_core.errors import NotSplittable
+from hybrid_core.policy import COND, UNCOND, Branch
 from hybrid_core.run import Run
 from hybrid_core.settled import settled
 from hybrid_core.stepper import Decision, Stepper
@@ -24,22 +26,25 @@ class Parallelism:
         self.obstacle: str | None = None
         self._schedule = schedule
         self._mixes = not stepper.policy.guided
-        self._asked: tuple[int, int, float] | None = None  # request, its step, own seconds
+        self._asked: tuple[int, int, Branch, float] | None = None  # request: of which step; seconds
+        stepper.policy.alternates = stepper.policy.guided
         self._x: torch.Tensor | None = None
         self._sigma: torch.Tensor | None = None
 
-    def begin(self, run: Run, cond: Branch) -> Decision:
+    def begin(self, run: Run, cond: branches.Branch) -> Decision:
         """What the evaluation of `cond` is to be; takes in what the worker made meanwhile."""
         if self._asked is not None:
-            (number, step, own_seconds), self._asked = self._asked, None
+            (number, step, branch, own_seconds), self._asked = self._asked, None
             boundary = run.collect_stage(number, own_seconds, cond.x)
             if boundary is not None:
-                self.stepper.keep_boundary(step, boundary)
+                self.stepper.keep_boundary(step, boundary, branch)
         self._sigma = self._schedule.sigma(cond.timestep, len(cond.x))
         self._x = self._schedule.latents(cond.x, self._sigma)
         return self.stepper.begin(self._x, self._sigma)
 
-    def in_full(self, cond: Branch, forward: Forward, capture: bool) -> tuple[torch.Tensor, Any]:
+    def in_full(
+        self, cond: branches.Branch, forward: Forward, capture: bool
+    ) -> tuple[torch.Tensor, Any]:
         """The whole network on `cond`: its prediction, and its boundary where that is wanted."""
         try:
             if self.staging.recording:
@@ -77,9 +82,17 @@ class Parallelism:
         )
 
     def evaluate(
-        self, run: Run, uncond: Branch, cond: Branch, forward: Forward
+        self,
+        run: Run,
+        uncond: branches.Branch,
+        cond: branches.Branch,
+        branch: Branch,
+        forward: Forward,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A pipelined evaluation: predictions of uncond and cond. None: do it in full."""
+        """A pipelined evaluation by `branch`: predictions of uncond and cond.
+
+        None: do it in full.
+        """
         staging, stepper, schedule = self.staging, self.stepper, self._schedule
         x, sigma, boundary = self._x, self._sigma, stepper.forecast()
         assert x is not None and sigma is not None
@@ -89,26 +102,29 @@ class Parallelism:
         if too_large is not None:
             self.obstacle = too_large
             return None
+        inputs = {COND: cond, UNCOND: uncond}
         ahead, number = stepper.ahead(), None
         if ahead is not None:
             number = run.post(
                 "stage",
-                (uncond if self._mixes else cond).conditioning,
-                schedule.network_input(*ahead[:2], cond.x.dtype),
-                schedule.timestep(ahead[1], cond.timestep),
+                inputs[UNCOND if self._mixes else ahead.branch].conditioning,
+                schedule.network_input(ahead.x, ahead.sigma, cond.x.dtype),
+                schedule.timestep(ahead.sigma, cond.timestep),
                 last=staging.cut.last,
             )
         since = time.monotonic()
-        out = staging.finish(lambda: cond.evaluate(forward), boundary)
+        out = staging.finish(lambda: inputs[branch].evaluate(forward), boundary)
         own_seconds = settled(x.device) - since
         if ahead is not None and number is not None:
-            self._asked = number, ahead[2], own_seconds
+            self._asked = number, ahead.step, ahead.branch, own_seconds
         run.report.pipelined += 1
         run.report.own_stage_seconds += own_seconds
-        other = stepper.saw_pipelined(schedule.denoised(x, sigma, out))
-        if self._mixes:
-            return out, out
-        return schedule.prediction(x, sigma, other, out.dtype), out
+        seen = schedule.denoised(x, sigma, out)
+        predicted = [
+            out if one is seen else schedule.prediction(x, sigma, one, out.dtype)
+            for one in stepper.saw_pipelined(seen)
+        ]
+        return predicted[1], predicted[0]
 
     def finish(self, run: Run) -> None:
         """The call is over, however it ended: what is under way is not wanted."""

@@ -15,7 +15,7 @@ from hybrid_core.run import Run
 from hybrid_core.settled import settled
 from hybrid_core.stepper import Decision
 
-IN_FULL = Decision(False)
+IN_FULL = Decision()
 Whole = Callable[[], torch.Tensor]
 
 
@@ -53,8 +53,8 @@ class Partition:
         if not run.apart:
             return self.alone(whole)
         try:
-            if ready and staged is not None and decision.pipelined:
-                out = staged.evaluate(run, uncond, cond, self._forward)
+            if ready and staged is not None and decision.branch is not None:
+                out = staged.evaluate(run, uncond, cond, decision.branch, self._forward)
                 if out is not None:
                     return torch.cat(out)
             return torch.cat(self._exact(run, staged, uncond, cond, ready, decision.capture))

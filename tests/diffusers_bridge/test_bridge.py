@@ -17,7 +17,7 @@ import hybrid_core.diffusers_bridge
 from hybrid_core.config import Tuning
 from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.errors import ConfigError
-from hybrid_core.policy import Seen, policy_for
+from hybrid_core.policy import Known, Seen, policy_for
 from hybrid_core.report import kinds
 from hybrid_core.worker.host import WorkerHost
 
@@ -61,7 +61,7 @@ def replayed(report, sigmas, flow):
     """Kinds of steps and the policy of mode paper, from the discrepancies of `report`."""
     policy, found = policy_for("paper", Tuning(), sigmas, flow, 5.0), ""
     for step, record in enumerate(report.steps):
-        found += "p" if policy.pipelined(step, 0) else "E"
+        found += "p" if policy.choose(step, Known.by_exact(step - 1)) else "E"
         if found[-1] == "E" and record.discrepancy is not None:
             policy.saw_exact(step, Seen(record.discrepancy))
     return found, policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from hybrid_core.config import Tuning
 from hybrid_core.errors import ConfigError
 from hybrid_core.policy import (
+    COND,
     EPSILON_PARAMETERS,
     FIRST_EXACT,
     FLOW_PARAMETERS,
+    UNCOND,
     Adaptive,
     Exact,
+    Known,
     Paper,
     PaperParameters,
     Seen,
@@ -37,15 +41,19 @@ def published_rule(curve, parameters, steps):
     return (tau1, min(tau1 + parameters.length, steps)) if tau1 is not None else None
 
 
-def replay(policy, steps, seen):
-    """Decisions over a run, one letter a step."""
-    kinds, gap = "", 0
+def replay(policy, steps, seen, bend=None):
+    """Decisions over a run, one letter a step: E exact, p of the cond branch, u of the uncond."""
+    kinds, known = "", None
     for step in range(steps):
-        if policy.pipelined(step, gap):
-            kinds, gap = kinds + "p", gap + 1
+        only = COND if kinds.endswith("E") else None
+        branch = policy.choose(step, known, only) if known else None
+        if branch is None:
+            policy.saw_exact(step, replace(seen(step), bend=bend))
+            known = Known.by_exact(step)
         else:
-            policy.saw_exact(step, seen(step))
-            kinds, gap = kinds + "E", 0
+            joins, known = known.joins(branch, step), known.by(branch, step)
+            policy.saw_pipelined(Seen(None, seen(step).guidance_drift if joins else None))
+        kinds += {None: "E", COND: "p", UNCOND: "u"}[branch]
     return kinds
 
 
@@ -125,12 +133,17 @@ drifts = st.floats(0, 1, allow_nan=False)
     features=st.lists(drifts, min_size=30, max_size=30),
     tolerance=st.floats(0, 0.5),
     gap=st.integers(0, 20),
+    alternates=st.booleans(),
+    bend=st.none() | drifts,
 )
-def test_adaptive_keeps_its_promises(drift, features, tolerance, gap):
+def test_adaptive_keeps_its_promises(drift, features, tolerance, gap, alternates, bend):
     lengths = [0.05] * 30
     policy = Adaptive(tolerance, lengths, 5.0, gap)
-    kinds = replay(policy, 30, lambda step: Seen(0.1, drift[step], features[step]))
+    policy.alternates = alternates
+    kinds = replay(policy, 30, lambda step: Seen(0.1, drift[step], features[step]), bend)
     assert kinds[:FIRST_EXACT] == "E" * FIRST_EXACT
+    assert alternates or "u" not in kinds
+    assert "Eu" not in kinds, "features of the cond branch are what an exact step leaves"
     runs = [len(run) for run in kinds.split("E") if run]
     assert all(run <= gap for run in runs)
     assert all(run <= 2**count for count, run in enumerate(runs))
@@ -165,6 +178,38 @@ def test_adaptive_leaves_where_a_drift_rises():
     )
     assert "p" in kinds[:16]
     assert kinds[21:] == "E" * 9
+
+
+def alternating(tolerance, cfg=5.0):
+    policy = Adaptive(tolerance, [0.05] * 40, cfg)
+    policy.alternates = True
+    return policy
+
+
+def test_the_uncond_branch_is_evaluated_where_that_renews_the_difference():
+    kinds = replay(alternating(0.02), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=0.001)
+    assert kinds.count("u") >= 8 and "uu" not in kinds
+    cond_only = replay(Adaptive(0.02, [0.05] * 40, 5.0), 40, lambda _: Seen(0.1, 0.02, 0.0))
+    assert kinds.count("E") < cond_only.count("E")
+
+
+def test_the_uncond_branch_is_left_alone_where_it_shows_nothing_new():
+    rough = replay(alternating(0.02), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=1.0)
+    assert "u" not in rough and "p" in rough
+    unguided = replay(alternating(0.02, cfg=1.0), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=0.0)
+    assert "u" not in unguided and "p" in unguided
+
+
+def test_what_the_steps_have_shown():
+    known = Known.by_exact(4)
+    assert known.by(COND, 5) == Known(exact=4, cond=5, uncond=4, difference=4)
+    known = known.by(COND, 5).by(UNCOND, 6)
+    assert (known.difference, known.between) == (5, True), "uncond at 4 and 6, cond at 5"
+    assert known.by(COND, 7) == Known(exact=4, cond=7, uncond=6, difference=6, between=True)
+    assert known.by(UNCOND, 7).difference == 5, "cond was not seen after step 5"
+    late = Known.by_exact(4).by(COND, 5).by(COND, 6).by(UNCOND, 7)
+    assert (late.difference, late.between) == (4, False), "uncond was not seen since step 4"
+    assert not Known.by_exact(4).joins(UNCOND, 5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from hybrid_core.config import Tuning
-from hybrid_core.policy import Adaptive, Exact, Paper, PaperParameters, policy_for, step_lengths
+from hybrid_core.policy import (
+    COND,
+    Adaptive,
+    Exact,
+    Paper,
+    PaperParameters,
+    policy_for,
+    step_lengths,
+)
 from hybrid_core.report import Report, kinds
-from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
+from hybrid_core.stepper import MULTISTEP, SEVERAL_CALLS, UNFORESEEN, Stepper
 
 STEPS = 20
 SIGMAS = [1 - i / STEPS for i in range(STEPS + 1)]
@@ -43,13 +51,16 @@ def run(stepper, noise=0.0, calls=1, cfg=5.0, guided=True, bend=0.0, order=1):
         for _ in range(calls):
             decision = stepper.begin(x, sigma)
             cond = branches.cond(x, SIGMAS[step])
-            if decision.pipelined:
+            if decision.branch is not None:
                 assert stepper.forecast() is not None
                 ahead = stepper.ahead()
                 if ahead is not None:
-                    asked.append((ahead[2], ahead[0]))
-                    stepper.keep_boundary(ahead[2], {"a": ahead[0]})
-                uncond = stepper.saw_pipelined(cond)
+                    asked.append((ahead.step, ahead.x))
+                    stepper.keep_boundary(ahead.step, {"a": ahead.x}, ahead.branch)
+                either = cond if decision.branch == COND else branches.uncond(x, SIGMAS[step])
+                cond, uncond = stepper.saw_pipelined(either)
+                if not guided:
+                    uncond = None
             else:
                 uncond = branches.uncond(x, SIGMAS[step]) if guided else None
                 shift = stepper.saw_exact(cond, uncond, {"a": x} if decision.capture else None)
@@ -103,6 +114,32 @@ def test_nothing_is_made_good_with_samplers_of_higher_order():
     assert made_good == left > 0
 
 
+def test_uncond_steps_bring_what_they_are_for():
+    """The branches' difference bends: less error where the uncond branch renews it in between."""
+    torch.manual_seed(1)
+    exact, _ = run(Stepper(Exact(), SIGMAS), bend=3.0)
+    found = []
+    for alternates in (False, True):
+        torch.manual_seed(1)
+        stepper = Stepper(Adaptive(1e9, step_lengths(SIGMAS, True), 5.0), SIGMAS, cfg=5.0)
+        stepper.policy.alternates = alternates
+        seen, _ = run(stepper, bend=3.0)
+        branches = {record.branch for record in stepper.records if record.kind == "pipelined"}
+        assert branches == ({"cond", "uncond"} if alternates else {"cond"})
+        found.append(float((seen - exact).norm() / exact.norm()))
+    assert 0 < found[1] < 0.5 * found[0]
+
+
+def test_samplers_of_higher_order_weigh_a_drift_more():
+    weights = []
+    for order in (1, 2):
+        torch.manual_seed(1)
+        stepper = adaptive(cfg=5.0)
+        run(stepper, bend=3.0, order=order)
+        weights.append(stepper.policy.emphasis)
+    assert weights == [1.0, MULTISTEP]
+
+
 def test_stage_a_is_asked_for_where_the_next_step_will_be():
     torch.manual_seed(1)
     stepper = adaptive()
@@ -148,7 +185,7 @@ def test_sigmas_off_the_schedule_are_exact():
     stepper, x = adaptive(tolerance=1e9), torch.randn(SHAPE)
     for step in range(10):
         decision = stepper.begin(x, torch.full((2,), SIGMAS[step] + 0.01))
-        assert not decision.pipelined and not decision.capture
+        assert decision.branch is None and not decision.capture
         stepper.saw_exact(x, x * 0.5)
     assert [record.step for record in stepper.records] == [None] * 10
 
@@ -173,8 +210,8 @@ def test_paper_returns_one_prediction_for_both_branches():
         sigma = torch.full((2,), SIGMAS[step])
         decision = stepper.begin(x, sigma)
         cond = branches.cond(x, SIGMAS[step])
-        if decision.pipelined:
-            same.append(torch.equal(stepper.saw_pipelined(cond), cond))
+        if decision.branch is not None:
+            same.append(all(one is cond for one in stepper.saw_pipelined(cond)))
             stepper.keep_boundary(step + 1, {"a": x})
         else:
             stepper.saw_exact(cond, branches.uncond(x, SIGMAS[step]), {"a": x})
@@ -191,8 +228,8 @@ def test_a_latent_that_is_not_finite_is_evaluated_in_full():
         if step == 8:
             x = x * float("nan")
         decision = stepper.begin(x, torch.full((2,), SIGMAS[step]))
-        assert not (step >= 8 and decision.pipelined)
-        if decision.pipelined:
+        assert step < 8 or decision.branch is None
+        if decision.branch is not None:
             stepper.saw_pipelined(x * 0.9)
         else:
             stepper.saw_exact(x * 0.9, x * 0.8, {"a": x})
@@ -220,7 +257,7 @@ def test_parts_of_a_latent_are_watched_without_harm():
     for sigma in SIGMAS[:4]:
         for width in (3, 3, 5):
             x = torch.randn(2, 4, 8, width)
-            assert not stepper.begin(x, torch.full((2,), sigma)).pipelined
+            assert not stepper.begin(x, torch.full((2,), sigma)).branch
             assert stepper.saw_exact(x * 0.5, x * 0.4) is None
     stepper.close()
     assert len(stepper.records) == 12 and {r.discrepancy for r in stepper.records} == {None}
@@ -228,7 +265,7 @@ def test_parts_of_a_latent_are_watched_without_harm():
     for sigma in SIGMAS[:4]:
         for width in (3, 3, 5):
             x = torch.randn(2, 4, 8, width)
-            assert not free.begin(x, torch.full((2,), sigma)).pipelined
+            assert not free.begin(x, torch.full((2,), sigma)).branch
             assert free.saw_exact(x * 0.5, x * 0.4) is None
     free.close()
     assert len(free.records) == 12
