@@ -16,7 +16,7 @@ from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
 from hybrid_core.policy import Paper, PaperParameters, Seen
 from hybrid_core.report import kinds
 from hybrid_core.stages.swap import Splitter
-from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN
+from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
 from hybrid_core.transport.host_arena import HostArena
 
 KINDS = list(demo_models.KINDS)
@@ -92,6 +92,44 @@ def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
     (said,) = watched.announced
     assert UNSAFE[sampler] in said
     assert relative(seen, sample(demo[kind], kind, sampler=sampler, steps=12, cfg=2.0)) < EQUAL
+
+
+def evaluated(report):
+    return [step.branch for step in report.steps if step.kind == "pipelined"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_of_the_uncond_branch_bring_the_image_closer(demo, session, kind, monkeypatch):
+    far, settings = {"tolerance": 1e9, "largest_gap": 12}, {"steps": 30, "cfg": 5.0}
+    seen, expected, report = pipelined(demo, session, kind, tuning=far, **settings)
+    assert set(evaluated(report)) == {"cond", "uncond"}
+    monkeypatch.setattr(Stepper, "begin", one_branch_only(Stepper.begin))
+    left, _, other = pipelined(demo, session, kind, tuning=far, **settings)
+    assert set(evaluated(other)) == {"cond"} and report.pipelined >= other.pipelined
+    assert relative(seen, expected) < relative(left, expected)
+
+
+def one_branch_only(begin):
+    def changed(self, *args):
+        self.policy.alternates = False
+        return begin(self, *args)
+
+    return changed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_of_different_lengths_are_pipelined_by_either(demo, session, kind, monkeypatch):
+    ((vectors, extra),) = demo_models.conditioning(kind, "blue, bottom")
+    negative = [[torch.cat([vectors, vectors[:, :3]], 1), extra]]
+    stage_b, calls = Splitter.stage_b, []
+    monkeypatch.setattr(
+        Splitter, "stage_b", lambda self, *args: (calls.append(1), stage_b(self, *args))[1]
+    )
+    far = {"tolerance": 1e9, "largest_gap": 12}
+    seen, expected, report = pipelined(demo, session, kind, tuning=far, steps=30, negative=negative)
+    assert set(evaluated(report)) == {"cond", "uncond"}
+    assert report.pipelined <= len(calls) <= report.pipelined + 1, "and one check of the cut"
+    assert relative(seen, expected) < CLOSE
 
 
 @pytest.mark.parametrize("kind", KINDS)

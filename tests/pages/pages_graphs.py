@@ -108,7 +108,7 @@ def text_to_latent(
     steps: int = 12,
     seed: int | None = None,
     mode: str = "adaptive",
-    tolerance: float = 0.006,
+    tolerance: float = 0.01,
     size: tuple[int, int] = (330, 560),
     workflow_id: str | None = None,
     **sampler,
@@ -140,7 +140,7 @@ def watched(steps: int = 12) -> Workflow:
     document["links"] = [link for link in document["links"] if link[1:5] != [1, 0, SAMPLER, 0]]
     links = graph.node(1)["outputs"][0]["links"]
     links[:] = [link[0] for link in document["links"] if link[1:3] == [1, 0]]
-    graph.add(7, "Hybrid_AttachModel", (830, 240), (300, 110), ["adaptive", 0.006])
+    graph.add(7, "Hybrid_AttachModel", (830, 240), (300, 110), ["adaptive", 0.01])
     graph.add(8, "Hybrid_Monitor", (830, 400), (330, 280))
     graph.connect(1, 0, 7, "model")
     graph.connect(7, 0, 8, "model")
@@ -177,7 +177,7 @@ def run_event(node: str, workflow_id: str | None, rows: list[list], **changes) -
         "rows": rows,
         "total": len(rows),
         "mode": "adaptive",
-        "tolerance": 0.006,
+        "tolerance": 0.01,
         "status": "done",
         "reasons": [],
         "ideal": 1.72,

@@ -62,11 +62,11 @@ def test_nodes_do_not_overlap_and_leave_room_for_the_plot(path):
 def test_samplers_start_in_the_default_mode(path):
     for node in of_type(path, "Hybrid_KSampler"):
         seed, control, steps, cfg, sampler, scheduler, denoise, *own = node["widgets_values"]
-        assert (seed, control, denoise, own) == (1, "randomize", 1, ["adaptive", 0.006])
+        assert (seed, control, denoise, own) == (1, "randomize", 1, ["adaptive", 0.01])
         assert 20 <= steps <= 50 and cfg > 1 and sampler == "euler"
         assert scheduler in ("normal", "sgm_uniform")
     for node in of_type(path, "Hybrid_AttachModel"):
-        assert node["widgets_values"] == ["adaptive", 0.006]
+        assert node["widgets_values"] == ["adaptive", 0.01]
     assert of_type(path, "Hybrid_KSampler", "Hybrid_AttachModel")
 
 
