@@ -100,12 +100,13 @@ def evaluated(report):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_of_the_uncond_branch_bring_the_image_closer(demo, session, kind, monkeypatch):
-    far, settings = {"tolerance": 1e9, "largest_gap": 12}, {"steps": 30, "cfg": 5.0}
+    far, settings = {"tolerance": 0.03}, {"steps": 50, "cfg": 5.0}
     seen, expected, report = pipelined(demo, session, kind, tuning=far, **settings)
     assert set(evaluated(report)) == {"cond", "uncond"}
     monkeypatch.setattr(Stepper, "begin", one_branch_only(Stepper.begin))
     left, _, other = pipelined(demo, session, kind, tuning=far, **settings)
-    assert set(evaluated(other)) == {"cond"} and report.pipelined >= other.pipelined
+    assert set(evaluated(other)) == {"cond"}
+    assert report.pipelined >= 0.9 * other.pipelined
     assert relative(seen, expected) < relative(left, expected)
 
 
