@@ -17,13 +17,11 @@ from hybrid_core import discrepancy
 from hybrid_core.discrepancy import UNSEEN, Tensor
 from hybrid_core.features import Features
 from hybrid_core.guidance import Guidance, unseen
-from hybrid_core.policy import COND, FIRST_EXACT, Branch, Known, Policy, Seen
+from hybrid_core.policy import COND, FIRST_EXACT, UNCOND, Branch, Known, Policy, Seen
 from hybrid_core.report import StepRecord
+from hybrid_core.trajectory import MEASURES, Trajectory
 
 SAME_SIGMA = 1e-4  # relative
-UNEXPECTED_STEP = 0.5  # of a step's length; noise gives 1 and more, deterministic steps 0.02-0.4
-MADE_GOOD_BEFORE = 4  # entries of the schedule's end: not in the last two steps
-FIRST_ORDER = 0.02  # of a step's length: how far from Euler's step a first-order sampler's may be
 MULTISTEP = 1.5  # of a prediction counts in dpmpp_2m's step at equal spacing, -0.5 in the next
 SEVERAL_CALLS = "this sampler does not evaluate the model once a step"
 UNFORESEEN = (
@@ -68,16 +66,12 @@ class Stepper:
         self.records: list[StepRecord] = []
         self._sigmas, self._mask, self._look_ahead = list(sigmas), mask, look_ahead
         self._step: int | None = None
-        self._off_schedule = self._expected = self._unforeseen = 0  # evaluations
+        self._off_schedule = 0  # evaluations
         self._in_a_row = 0  # evaluations on consecutive steps of the schedule
         self._known: Known | None = None
         self._guidance = Guidance(mask)
         self._features = Features(self._sigmas, mask, look_ahead)
-        self._latents: list[Tensor] = []  # of the two latest steps
-        self._expected_x: Tensor | None = None
-        self._cfg = cfg
-        self._euler_x: Tensor | None = None  # where Euler's step would lead
-        self._first_order = False  # whether the sampler's latest step was Euler's
+        self._trajectory = Trajectory(self._sigmas, mask, cfg)
         self._pending: tuple[StepRecord, Tensor] | None = None
         self._x: Tensor | None = None
         self._sigma: Tensor | None = None
@@ -87,11 +81,7 @@ class Stepper:
         """Why most of the run could not be pipelined, whatever the policy."""
         if self._off_schedule > len(self.records) / 4:
             return SEVERAL_CALLS
-        return UNFORESEEN if self._mostly_unforeseen else None
-
-    @property
-    def _mostly_unforeseen(self) -> bool:
-        return self._unforeseen > self._expected / 2
+        return UNFORESEEN if self._trajectory.mostly_unforeseen else None
 
     @property
     def record(self) -> StepRecord:
@@ -100,38 +90,33 @@ class Stepper:
 
     def begin(self, x: Tensor, sigma: Tensor) -> Decision:
         """Decide the evaluation at latent `x` (B, ...) and noise level `sigma` (B,)."""
+        trajectory = self._trajectory
         part = self._mask is not None and not discrepancy.fits(self._mask, x)  # a context window
-        surprise = x.new_zeros(3, dtype=torch.float32) if part else self._surprise(x)
+        surprise = x.new_zeros(MEASURES, dtype=torch.float32) if part else trajectory.surprise(x)
         pending = self._pending[1] if self._pending else x.new_zeros(0, dtype=torch.float32)
         numbers = torch.cat([sigma[:1].float(), surprise, pending.to(x.device)]).tolist()
-        self._show(numbers[4:])
-        euler = self._euler_x is not None and numbers[3] <= FIRST_ORDER * numbers[2]
-        self._first_order = euler
-        if self._euler_x is not None and not euler:
+        self._show(numbers[1 + MEASURES :])
+        foreseen = trajectory.arrived(numbers[1 : 1 + MEASURES])
+        if trajectory.higher_order:
             self.policy.emphasis = MULTISTEP
+        if not self.policy.guided:  # a pipelined step leaves the course by itself
+            foreseen = not trajectory.mostly_unforeseen
         self._x, self._sigma = x, sigma
-        followed = self._follow(numbers[0])
-        if self._latents and self._latents[-1].shape != x.shape:
-            followed = False
+        followed = self._follow(numbers[0]) and trajectory.follows(x)
         if part:
             self._step = None
         self.records.append(StepRecord(self._step, numbers[0]))
-        noisy = not numbers[1] <= UNEXPECTED_STEP * numbers[2]
-        self._expected += self._expected_x is not None
-        self._unforeseen += noisy
-        if not self.policy.guided:  # a pipelined step leaves the course by itself
-            noisy = self._mostly_unforeseen
-        self._expected_x = self._euler_x = None
         if self._step is None:
             return Decision()
         if not followed:
-            self._guidance, self._latents, self._known = Guidance(self._mask), [], None
+            self._guidance, self._known = Guidance(self._mask), None
             self._features = Features(self._sigmas, self._mask, self._look_ahead)
-        self._latents = [*self._latents[-1:], x]
+            trajectory.restart()
+        trajectory.keep(x)
         if self._in_a_row >= FIRST_EXACT:
-            self._expected_x = self._next_x()
+            trajectory.foresee(self._step)
         branch = self._chosen(self._step)
-        if noisy or branch is None:
+        if branch is None or not foreseen:
             return Decision(capture=self.policy.captures(self._step))
         self.record.branch = branch
         return Decision(branch)
@@ -145,24 +130,6 @@ class Stepper:
         if branch is None or self._in_a_row <= FIRST_EXACT:
             return None
         return self.policy.choose(step, self._known, branch)
-
-    def _surprise(self, x: Tensor) -> Tensor:
-        """mean|x - .| of the expected x, the x before, and Euler's; zeros where there is none."""
-        before, measures = self._latents[-1] if self._latents else None, []
-        for other in (self._expected_x, before, self._euler_x):
-            if other is None or other.shape != x.shape:
-                measures.append(x.new_zeros((), dtype=torch.float32))
-            else:
-                measures.append(discrepancy.mean((x - other).abs(), self._mask))
-        return torch.stack(measures)
-
-    def _expect_euler(self, cond: Tensor, uncond: Tensor) -> None:
-        """Remember where Euler's step leads with these denoised latents."""
-        assert self._x is not None and self._step is not None
-        if self._cfg is not None:
-            guided = uncond + (cond - uncond) * self._cfg
-            ratio = self._sigmas[self._step + 1] / self._sigmas[self._step]
-            self._euler_x = guided + (self._x - guided) * ratio
 
     def _follow(self, sigma: float) -> bool:
         """Find the evaluation's step on the schedule. Whether it is the one after the last."""
@@ -220,7 +187,7 @@ class Stepper:
             seen[0] = discrepancy.rel_mae(own, other, self._mask)
             shown = self._guidance.saw_both(self._step, own, other, scale)
             shift = self._made_good(shown.missed)
-            self._expect_euler(*shifted(shift, cond, uncond))
+            self._trajectory.guided(self._step, self._x, *shifted(shift, cond, uncond))
             seen = [seen[0], shown.drift, seen[2], shown.bend]
         self._features.predicted(self._step, own)
         if boundary is not None:
@@ -232,27 +199,8 @@ class Stepper:
         return discrepancy.mean(denoised.abs(), self._mask).clamp_min(1e-12)
 
     def _made_good(self, missed: Tensor | None) -> Tensor | None:
-        """What to add to the denoised latents for what a gap has missed.
-
-        Euler's step of length h adds h * (prediction) to the latent, so what should have been added
-        is divided by this step's h. Not with samplers of higher order, which would take it for a
-        change of course, and not at the run's end, where the difference rises within a step.
-        """
         assert self._step is not None and self._sigma is not None
-        late = self._step + MADE_GOOD_BEFORE >= len(self._sigmas)
-        if missed is None or late or not self._first_order:
-            return None
-        assert self._cfg is not None
-        missed = missed * (self._cfg - 1.0)
-        self._latents[-1] = self._latents[-1] + missed  # the course that later steps go on from
-        if self._expected_x is not None:
-            self._expected_x = self._expected_x + missed
-        factor = (-self._sigma / self._length()).reshape(-1, *[1] * (missed.ndim - 1))
-        return missed * factor.to(missed)
-
-    def _length(self) -> float:
-        assert self._step is not None
-        return self._sigmas[self._step + 1] - self._sigmas[self._step]
+        return self._trajectory.made_good(self._step, self._sigma, missed)
 
     def keep_boundary(self, step: int, boundary: Any, branch: Branch = COND) -> None:
         """A boundary at `step` for `branch`, true or looked ahead."""
@@ -275,22 +223,10 @@ class Stepper:
         branch = self.policy.choose(step, self._known.by(now, self._step))
         if branch is None:
             return None
-        if not self._look_ahead or self._expected_x is None:
+        expected = self._trajectory.expected
+        if not self._look_ahead or expected is None:
             return Ahead(branch, step, self._x, self._sigma)
-        sigma = torch.full_like(self._sigma, self._sigmas[step])
-        return Ahead(branch, step, self._expected_x, sigma)
-
-    def _next_x(self) -> Tensor | None:
-        """The next step's latent if the sampler goes on as it did: a first-order step."""
-        assert self._step is not None
-        sigma, step = self._sigmas, self._step
-        if len(self._latents) < 2 or step + 1 >= len(sigma):
-            return None
-        before, now = self._latents
-        if before.shape != now.shape or sigma[step] == sigma[step - 1]:
-            return None
-        share = (sigma[step + 1] - sigma[step]) / (sigma[step] - sigma[step - 1])
-        return now + (now - before) * share
+        return Ahead(branch, step, expected, torch.full_like(self._sigma, self._sigmas[step]))
 
     def saw_pipelined(self, result: Tensor) -> tuple[Tensor, Tensor]:
         """The cond and uncond denoised latents; this step evaluated one, `result`, in two stages.
@@ -314,20 +250,15 @@ class Stepper:
             self.record,
             torch.stack([unseen(own), shown.drift, unseen(own), shown.bend]),
         )
-        self._guidance.used(step, self._length() * self._weight(branch))
+        length = self._sigmas[step + 1] - self._sigmas[step]
+        self._guidance.used(step, length * self._trajectory.weight(branch == UNCOND))
         other = self._guidance.other(step, branch, own)
         sigma = self._sigma.reshape(-1, *[1] * (own.ndim - 1)).to(result)
         rebuilt = result + (own - other) * sigma
         pair = (result, rebuilt) if branch == COND else (rebuilt, result)
         cond, uncond = shifted(shift, *pair)
-        self._expect_euler(cond, uncond)
+        self._trajectory.guided(step, self._x, cond, uncond)
         return cond, uncond
-
-    def _weight(self, branch: Branch) -> float:
-        """Of the difference in a step of `branch`, by its weight in one of the cond branch."""
-        if branch == COND or self._cfg is None:
-            return 1.0
-        return self._cfg / (self._cfg - 1.0)
 
 
 def shifted(shift: Tensor | None, cond: Tensor, uncond: Tensor) -> tuple[Tensor, Tensor]:
