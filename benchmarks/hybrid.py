@@ -25,7 +25,7 @@ from hybrid_core.config import Tuning
 from hybrid_core.report import Report, kinds
 
 MODELS = ("SD3 shape, 9 blocks", "SDXL shape, half width")
-STEPS = 16
+STEPS = 18
 FREE = Tuning(tolerance=1e9, largest_gap=4)
 
 

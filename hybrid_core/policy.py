@@ -20,6 +20,7 @@ COND: Branch = "cond"
 UNCOND: Branch = "uncond"
 PUBLISHED_STEPS = 50
 FIRST_EXACT = 3
+LAST_EXACT = 2  # before sigma 0, where the branches part again faster than any drift foretells
 HORIZON = 4  # pipelined steps that are weighed together
 DOUBT = 1.5  # times the measured error of a branch halfway between two steps: its features err too
 
@@ -224,7 +225,10 @@ class Adaptive:
     def __init__(
         self, tolerance: float, lengths: Sequence[float], cfg: float, largest_gap: int = 12
     ):
-        """lengths: from `step_lengths`; cfg: the guidance scale, 1 for a run without guidance."""
+        """lengths: from `step_lengths`, as far as steps may be pipelined.
+
+        cfg: the guidance scale, 1 for a run without guidance.
+        """
         if not tolerance >= 0 or largest_gap < 0:
             raise ConfigError(
                 f"tolerance is {tolerance}, largest gap {largest_gap}: expected 0 or more"
@@ -242,6 +246,8 @@ class Adaptive:
         """Expected relative change of the latent by `step`."""
         weight = self._weights[branch]
         if self._features is None or (self._guidance is None and weight > 0):
+            return None
+        if step >= len(self._lengths):
             return None
         missed = (self._guidance or 0.0) * (step - known.difference)
         if known.between:
@@ -313,5 +319,7 @@ def policy_for(
         return Paper(parameters.scaled(len(sigmas) - 1), len(sigmas) - 1)
     if mode == "adaptive":
         lengths = step_lengths(sigmas, flow)
+        if cfg != 1.0 and len(sigmas) > 1 and sigmas[-1] == 0:
+            lengths = lengths[:-LAST_EXACT]
         return Adaptive(tuning.tolerance, lengths, cfg, tuning.largest_gap)
     return Exact()

@@ -248,6 +248,15 @@ def test_few_steps_are_decided_without_errors(mode, steps):
     assert len(kinds) == steps
 
 
+@pytest.mark.parametrize(
+    ("end", "cfg", "kinds"), [(0.0, 5.0, "EE"), (0.1, 5.0, "pp"), (0.0, 1.0, "pp")]
+)
+def test_the_last_guided_steps_before_sigma_0_are_exact(end, cfg, kinds):
+    sigmas = [*(1 - i / 20 for i in range(18)), end]
+    policy = policy_for("adaptive", Tuning(tolerance=1e9, largest_gap=30), sigmas, True, cfg)
+    assert replay(policy, 18, lambda _: Seen(0.1, 0.01, 0.01)).endswith(kinds)
+
+
 def test_step_lengths():
     assert step_lengths([4.0, 1.0, 0.0], False) == [3.0, 1.0]
     assert step_lengths([0.8, 0.5, 0.0], True) == pytest.approx([0.6, 0.5])
