@@ -149,7 +149,7 @@ def test_the_pipeline_is_as_before(case, partner):
         pipe(**arguments)
         with pytest.raises(Halt):
             pipe(**arguments, callback_on_step_end=halt)
-    assert kinds(reports[1].steps) == fixed(13)
+    assert kinds(reports[1].steps) == ANY[:13]
     assert vars(network(pipe)) == before and dict(pipe.config) == config
     assert torch.equal(pipe(**arguments).images, plain)
     seen, report = shared((pipe, arguments), "exact", partner)
