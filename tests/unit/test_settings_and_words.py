@@ -113,7 +113,7 @@ RANKS = [
     ("curve_figure",),
     ("transport",),
     ("worker",),
-    ("stages", "discrepancy", "guidance", "features", "stepper", "run"),
+    ("stages", "discrepancy", "guidance", "features", "trajectory", "stepper", "run"),
     ("comfy_bridge", "diffusers_bridge"),
 ]
 COMPOSES = {Path("hybrid_core/worker/entry.py")}
