@@ -31,7 +31,12 @@ def fits(mask: Tensor, value: Tensor) -> bool:
 
 def prediction(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
     """(x - denoised) / sigma: epsilon, or a flow model's velocity. Shapes (B, ...), sigma (B,)."""
-    return (x - denoised) / sigma.reshape(-1, *[1] * (x.ndim - 1)).to(x)
+    return (x - denoised) / spread(sigma, x)
+
+
+def spread(one_each: Tensor, like: Tensor) -> Tensor:
+    """A number for each latent of the batch, (B,), in a shape that goes with `like`, (B, ...)."""
+    return one_each.reshape(-1, *[1] * (like.ndim - 1)).to(like)
 
 
 def rel_mae(cond: Tensor, uncond: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -288,9 +288,12 @@ class Adaptive:
             self._gap_now = min(2 * self._gap_now, max(self._largest_gap, 1))
         self._exact_steps.append(step)
         self._features = _followed(self._features, seen.feature_drift)
-        self.saw_pipelined(seen)
+        self._saw_guidance(seen)
 
     def saw_pipelined(self, seen: Seen) -> None:
+        self._saw_guidance(seen)
+
+    def _saw_guidance(self, seen: Seen) -> None:
         self._guidance = _followed(self._guidance, seen.guidance_drift)
         self._bend = _followed(self._bend or None, seen.bend) or 0.0
 

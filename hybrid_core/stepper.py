@@ -253,8 +253,7 @@ class Stepper:
         length = self._sigmas[step + 1] - self._sigmas[step]
         self._guidance.used(step, length * self._trajectory.weight(branch == UNCOND))
         other = self._guidance.other(step, branch, own)
-        sigma = self._sigma.reshape(-1, *[1] * (own.ndim - 1)).to(result)
-        rebuilt = result + (own - other) * sigma
+        rebuilt = result + (own - other) * discrepancy.spread(self._sigma, result)
         pair = (result, rebuilt) if branch == COND else (rebuilt, result)
         cond, uncond = shifted(shift, *pair)
         self._trajectory.guided(step, self._x, cond, uncond)

@@ -45,11 +45,9 @@ class Trajectory:
     def arrived(self, surprise: Sequence[float]) -> bool:
         """Whether x is where it was expected, by the numbers of `surprise`."""
         missed, length, off_euler = surprise
-        if self._euler is not None:
-            self.first_order = off_euler <= FIRST_ORDER * length
-            self.higher_order |= not self.first_order
-        else:
-            self.first_order = False
+        known = self._euler is not None
+        self.first_order = known and off_euler <= FIRST_ORDER * length
+        self.higher_order |= known and not self.first_order
         foreseen = missed <= UNEXPECTED_STEP * length
         self._foreseen += self.expected is not None
         self._unforeseen += not foreseen
@@ -72,7 +70,7 @@ class Trajectory:
         if len(self._latents) < 2 or step + 1 >= len(sigma):
             return
         before, now = self._latents
-        if before.shape != now.shape or sigma[step] == sigma[step - 1]:
+        if sigma[step] == sigma[step - 1]:
             return
         share = (sigma[step + 1] - sigma[step]) / (sigma[step] - sigma[step - 1])
         self.expected = now + (now - before) * share
@@ -106,5 +104,4 @@ class Trajectory:
         if self.expected is not None:
             self.expected = self.expected + missed
         length = self._sigmas[step + 1] - self._sigmas[step]
-        factor = (-sigma / length).reshape(-1, *[1] * (missed.ndim - 1))
-        return missed * factor.to(missed)
+        return missed * discrepancy.spread(-sigma / length, missed)
