@@ -173,7 +173,7 @@ def test_a_run_is_shared(model, demo, kind, session, patched):
 def test_a_run_is_pipelined(model, kind, session):
     bring_up(session, model)
     watched = Watched(model, session, "adaptive", tolerance=0.05)
-    sample(watched.model, kind, steps=12)
+    sample(watched.model, kind, steps=20)
     assert watched.reports[0].pipelined > 0 and watched.reports[0].local == 0
 
 
