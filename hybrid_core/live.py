@@ -1,7 +1,7 @@
 """Runs as they go on, told in small messages: what the widget in the node draws.
 
 A message carries the rows that are new; a snapshot is a message with all of them. Rows are
-[step, kind, sigma, discrepancy, drift, ms, own ms, worker's ms, ms waited for it].
+[step, kind, sigma, discrepancy, drift, ms, own ms, worker's ms, ms waited for it, branch].
 """
 
 from __future__ import annotations
@@ -179,6 +179,7 @@ def row(record: StepRecord) -> list[Any]:
         number(record.discrepancy),
         number(record.drift),
         *(number(None if value is None else value * 1000) for value in seconds),
+        record.branch,
     ]
 
 

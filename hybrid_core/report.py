@@ -18,9 +18,7 @@ class StepRecord:
     step: int | None = None  # on the sampler's schedule
     sigma: float | None = None
     kind: str = "exact"  # or pipelined, local (both branches here), single (there is one branch)
-    branch: Literal["cond", "uncond"] | None = (
-        None  # that a pipelined step evaluates: cond or uncond
-    )
+    branch: Literal["cond", "uncond"] | None = None  # that a pipelined step evaluates
     discrepancy: float | None = None  # rel-MAE of the branches' predictions
     guidance_drift: float | None = None
     feature_drift: float | None = None
@@ -47,7 +45,8 @@ class Report:
     wait_seconds: float = 0.0
     overhead_seconds: float = 0.0  # beyond the slower branch's own time
     own_stage_seconds: float = 0.0  # stage B here, of pipelined evaluations
-    stage_seconds: float = 0.0  # stage A in the worker
+    stages: int = 0  # A that the worker evaluated ahead
+    stage_seconds: float = 0.0  # of those, in the worker
     stage_wait_seconds: float = 0.0  # for stage A
     local_seconds: float = 0.0
     single_seconds: float = 0.0
@@ -157,7 +156,7 @@ class Report:
                 "exact_wait": self._milliseconds(self.wait_seconds, self.partitioned),
                 "pipelined_own": self._milliseconds(self.own_stage_seconds, self.pipelined),
                 "pipelined_wait": self._milliseconds(self.stage_wait_seconds, self.pipelined),
-                "worker_stage": self._milliseconds(self.stage_seconds, self.pipelined),
+                "worker_stage": self._milliseconds(self.stage_seconds, self.stages),
                 "alone": self._milliseconds(self.local_seconds, self.local),
                 "one_branch": self._milliseconds(self.single_seconds, self.single),
             },

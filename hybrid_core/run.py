@@ -305,6 +305,7 @@ class Run:
         _, boundary, times = taken
         self.report.stage_wait_seconds += times.waited
         self.report.stage_seconds += times.worker
+        self.report.stages += 1
         return boundary
 
     def _reply(

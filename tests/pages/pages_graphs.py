@@ -159,7 +159,7 @@ def rows_of(count: int = 20, warm: int = 4, end: int = 3, refresh: int = 4) -> l
             [
                 step, "pipelined" if pipelined else "exact", sigma, discrepancy,
                 0.004 + 0.0001 * step, 55.0 if pipelined else 100.0, 50.0 if pipelined else 95.0,
-                52.0 if pipelined else 90.0, 2.0,
+                52.0 if pipelined else 90.0, 2.0, "cond" if pipelined else None,
             ]
         )  # fmt: skip
     return rows

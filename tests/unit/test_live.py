@@ -131,6 +131,15 @@ def test_what_json_does_not_have_becomes_null(clock):
     assert json.loads(text)["rows"][0][3:5] == [None, None]
 
 
+def test_a_row_names_the_branch_that_a_pipelined_step_evaluated(clock):
+    live, node, sent = setting(clock)
+    report = Report(total=2)
+    step(report, 0)
+    step(report, 1, kind="pipelined", branch="uncond")
+    node.began(report)
+    assert [row[9] for row in sent[0]["rows"]] == [None, "uncond"]
+
+
 def test_the_latest_runs_are_kept_and_one_workflow_can_be_asked_for(clock):
     live, _, _ = setting(clock)
     for number in range(KEPT + 5):

@@ -32,6 +32,7 @@ export function rows(kinds, { own = 100, worker = 80, calls = 1 } = {}) {
       own,
       shared ? worker : null,
       shared ? waited : null,
+      kind === "pipelined" ? "uncond" : null,
     ];
   });
 }

@@ -90,6 +90,7 @@ test("a_steps_words_name_what_is_not_measured", () => {
   ]);
   const pipelined = stepWords(one, course(one), 2, words);
   assert.deepEqual(pipelined.lines[0], ["Discrepancy (rel-MAE)", "not measured"]);
+  assert.deepEqual(pipelined.lines[1], ["Evaluated", "negative prompt"]);
 });
 
 test("the_text_alternative_tells_stages_and_curve", () => {

@@ -31,12 +31,13 @@ export function course(run) {
 }
 
 function stepOf(row, index, tau1, tau2) {
-  const [step, kind, sigma, discrepancy, drift, ms, own, worker, waited] = row;
+  const [step, kind, sigma, discrepancy, drift, ms, own, worker, waited, branch] = row;
   const inside = tau1 !== null && index >= tau1 && index < tau2;
   return {
     index,
     step,
     kind: inside && kind === "exact" ? "refresh" : kind,
+    branch: branch ?? null,
     stage: tau1 === null || index < tau1 ? "warmup" : inside ? "parallelism" : "connecting",
     sigma,
     discrepancy,

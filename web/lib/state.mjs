@@ -77,6 +77,7 @@ export function stepWords(run, course, index, words) {
     const value = run.tolerance == null ? drift : words.text("step.drift.of", { drift, tolerance });
     lines.push([words.text("step.drift"), value]);
   }
+  if (step.branch != null) lines.push([words.text("step.branch"), words.text(`branch.${step.branch}`)]);
   lines.push([words.text("step.sigma"), words.number(step.sigma)]);
   lines.push([words.text("step.time"), words.duration(step.ms)]);
   const add = (name, ms, waited) => lines.push([words.text(name), sideWords(ms, waited, words)]);

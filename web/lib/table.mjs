@@ -3,6 +3,7 @@
 const COLUMNS = [
   ["step", (step) => (step.step == null ? null : step.step + 1)],
   ["kind", (step) => step.kind],
+  ["branch", (step) => step.branch],
   ["stage", (step, course) => (course.stages.length ? step.stage : null)],
   ["sigma", (step) => step.sigma],
   ["rel_mae", (step) => step.discrepancy],
