@@ -69,6 +69,8 @@ class Features:
         if before != at - 1 or step != at + 1 or structure(first) != structure(last):
             return None
         sigma = self._sigmas
+        if sigma[at] == sigma[before]:
+            return None
         factor = (sigma[step] - sigma[at]) / (sigma[at] - sigma[before])
         return [(b - a) * factor for a, b in zip(tensors(first), tensors(last), strict=True)]
 

@@ -311,6 +311,8 @@ def policy_for(
     mode: str, tuning: Tuning, sigmas: Sequence[float], flow: bool, cfg: float
 ) -> Policy:
     """The policy of a mode for one run. sigmas: the schedule; cfg: 1 for a run of one branch."""
+    if len(sigmas) < 2:  # nothing to sample: part of a schedule may be asked for
+        return Exact()
     if mode == "paper":
         published = FLOW_PARAMETERS if flow else EPSILON_PARAMETERS
         parameters = PaperParameters(
@@ -322,7 +324,7 @@ def policy_for(
         return Paper(parameters.scaled(len(sigmas) - 1), len(sigmas) - 1)
     if mode == "adaptive":
         lengths = step_lengths(sigmas, flow)
-        if cfg != 1.0 and len(sigmas) > 1 and sigmas[-1] == 0:
+        if cfg != 1.0 and sigmas[-1] == 0:
             lengths = lengths[:-LAST_EXACT]
         return Adaptive(tuning.tolerance, lengths, cfg, tuning.largest_gap)
     return Exact()

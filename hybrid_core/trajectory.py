@@ -77,7 +77,7 @@ class Trajectory:
 
     def guided(self, step: int, x: Tensor, cond: Tensor, uncond: Tensor) -> None:
         """Remember where Euler's step leads from `x` with these denoised latents."""
-        if self._cfg is not None:
+        if self._cfg is not None and self._sigmas[step] > 0:
             guided = uncond + (cond - uncond) * self._cfg
             ratio = self._sigmas[step + 1] / self._sigmas[step]
             self._euler = guided + (x - guided) * ratio
@@ -97,11 +97,11 @@ class Trajectory:
         the difference rises within a step.
         """
         late = step + MADE_GOOD_BEFORE >= len(self._sigmas)
-        if missed is None or late or not self.first_order or self._cfg is None:
+        length = 0.0 if late else self._sigmas[step + 1] - self._sigmas[step]
+        if missed is None or length == 0 or not self.first_order or self._cfg is None:
             return None
         missed = missed * (self._cfg - 1.0)
         self._latents[-1] = self._latents[-1] + missed  # the course that later steps go on from
         if self.expected is not None:
             self.expected = self.expected + missed
-        length = self._sigmas[step + 1] - self._sigmas[step]
         return missed * discrepancy.spread(-sigma / length, missed)

@@ -279,3 +279,11 @@ def test_tuned_parameters_replace_the_published_ones():
 def test_tuning_out_of_range(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Tuning(**wrong)
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "paper", "exact"])
+@pytest.mark.parametrize("sigmas", [[], [14.6], [14.6, 0.0]])
+def test_parts_of_a_schedule_without_steps(mode, sigmas):
+    """SplitSigmas at step 0 gives one noise level."""
+    policy = policy_for(mode, Tuning(), sigmas, flow=False, cfg=5.0)
+    assert policy.choose(0, Known.by_exact(0)) is None
