@@ -63,9 +63,10 @@ class Live:
             if workflow_id is None or run.state["workflow_id"] == workflow_id
         ]
 
-    def changed(self, run: LiveRun) -> None:
-        """Tell of `run` now or as soon as the pace allows it."""
+    def changed(self, run: LiveRun, report: Report) -> None:
+        """Tell of `run` now or as soon as the pace allows it. report: what it did until now."""
         with self._lock:
+            run.update(report)
             name = run.state["run"]
             self._runs[name] = run
             while len(self._runs) > KEPT:
@@ -108,13 +109,15 @@ class LiveRun:
             "run": uuid.uuid4().hex, **address.ids(), "seq": 0, "started": time.time(),
         }  # fmt: skip
         self._rows: list[list[Any]] = []
-        self._sent = 0
+        self._changed = 0  # the first row that is not told yet
         self.update(report)
 
     def update(self, report: Report) -> None:
         """Take in what the run did since."""
         # a step's discrepancy is known when the next one begins
-        start = max(0, len(self._rows) - 1)
+        steps = [index for index, told in enumerate(self._rows) if told[0] is not None]
+        start = steps[-1] if steps else 0
+        self._changed = min(self._changed, start)
         self._rows = self._rows[:start] + [row(record) for record in report.steps[start:]]
         self.state = {
             **self.state,
@@ -126,8 +129,8 @@ class LiveRun:
     def message(self) -> Message:
         """What is new since the last message."""
         self.state = {**self.state, "seq": self.state["seq"] + 1}
-        rows, start = self._rows, max(0, self._sent - 1)
-        self._sent = len(rows)
+        rows, start = self._rows, self._changed
+        self._changed = len(rows)
         return {**self.state, "start": start, "rows": rows[start:]}
 
     def snapshot(self) -> Message:
@@ -148,12 +151,10 @@ class LiveNode:
     def began(self, report: Report) -> None:
         run = LiveRun(self._address(), report)
         self._runs.append((report, run))
-        self._live.changed(run)
+        self._live.changed(run, report)
 
     def stepped(self, report: Report) -> None:
-        run = self._of(report)
-        run.update(report)
-        self._live.changed(run)
+        self._live.changed(self._of(report), report)
 
     def ended(self, report: Report) -> None:
         self.stepped(report)

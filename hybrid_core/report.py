@@ -69,7 +69,7 @@ class Report:
         """How many times as fast as one device by counting forwards, links and joins left out."""
         serial = 2 * (self.partitioned + self.local) + self.single
         taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
-        both = 1 if self.single else 2
+        both = 2 if self.partitioned or self.local else 1
         return (serial + both * self.pipelined) / taken if taken else 1.0
 
     @property

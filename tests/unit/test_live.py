@@ -140,6 +140,28 @@ def test_a_row_names_the_branch_that_a_pipelined_step_evaluated(clock):
     assert [row[9] for row in sent[0]["rows"]] == [None, "uncond"]
 
 
+def test_steps_with_another_evaluation_after_them_show_their_discrepancy_too(clock):
+    """Perturbed-attention guidance evaluates once more, off the schedule, after each step."""
+    live, node, sent = setting(clock)
+    report = Report(total=3)
+    node.began(report)
+    for number in range(3):
+        if number:
+            report.steps[-2].discrepancy = 0.1 * number
+        step(report, number)
+        report.steps.append(StepRecord(None, kind="single"))
+        clock.now += 1
+        live._later()
+        node.stepped(report)
+    report.steps[-2].discrepancy = 0.3
+    clock.now += 1
+    live._later()
+    node.ended(report)
+    (snapshot,) = live.snapshots()
+    assert [row[3] for row in snapshot["rows"][::2]] == [0.1, 0.2, 0.3]
+    assert rebuilt(sent) == snapshot["rows"]
+
+
 def test_the_latest_runs_are_kept_and_one_workflow_can_be_asked_for(clock):
     live, _, _ = setting(clock)
     for number in range(KEPT + 5):

@@ -29,6 +29,11 @@ def test_ratios_and_stages(report):
     assert report.tau == (2, 7)
 
 
+def test_other_evaluations_of_one_branch_change_no_ratio_of_steps(report):
+    report.single = 7
+    assert report.ideal == pytest.approx((14 + 7) / (3 + 4 / 2 + 7))
+
+
 def test_means_are_of_what_there_was(report):
     times = report.data()["ms"]
     assert times["worker_stage"] == 4.0, "of three stages that the worker evaluated ahead"
