@@ -16,7 +16,7 @@ import {
 } from "./lib/swap_actions.mjs";
 import { watchTheme } from "./lib/theme.mjs";
 import { watchForToasts } from "./lib/toasts.mjs";
-import { addPlot, minHeight, NODES, plotOf } from "./lib/widget.mjs";
+import { addPlot, dropLost, minHeight, NODES, plotOf } from "./lib/widget.mjs";
 import { use } from "./lib/words.mjs";
 
 const redraw = () => {
@@ -98,6 +98,7 @@ app.registerExtension({
   },
 
   afterConfigureGraph() {
+    dropLost();
     follower.request();
   },
 

@@ -38,6 +38,15 @@ test("going local is told once, with the reason and the node's title", () => {
   assert.deepEqual(ran(changes, LOCAL), []);
 });
 
+test("a reason of a run that stays shared is no news: another sampler, another data plane", () => {
+  const changes = new RunChanges();
+  ran(changes);
+  const exact = { reasons: ["both branches in full"], rows: [[0, "exact"], [1, "exact"]] };
+  assert.deepEqual(ran(changes, exact), []);
+  assert.deepEqual(ran(changes), []);
+  assert.deepEqual(keys(ran(changes, LOCAL)), ["toast.now_local"]);
+});
+
 test("coming back is told once, when the run has ended", () => {
   const changes = new RunChanges();
   ran(changes);

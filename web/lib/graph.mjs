@@ -21,6 +21,13 @@ export function nodeAt(executionId) {
   return node;
 }
 
+/** Whether `node` is in the workflow on screen, in a subgraph that nobody uses included. */
+export function isHeld(node) {
+  const [root, graph] = [rootGraph(), node.graph];
+  const known = graph && (graph === root || root?.subgraphs?.get(graph.id) === graph);
+  return Boolean(known) && graph.getNodeById(node.id) === node;
+}
+
 /** The first execution id of `node`; a subgraph that is used twice gives its nodes several. */
 export function executionId(node) {
   const search = (graph, prefix) => {

@@ -2,7 +2,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { store, watchers } from "./events.mjs";
-import { executionId, nodeAt, slotOf, workflowId } from "./graph.mjs";
+import { executionId, isHeld, nodeAt, slotOf, workflowId } from "./graph.mjs";
 import { HEIGHT, Plot } from "./plot.mjs";
 import { isLive } from "./prefs.mjs";
 
@@ -66,6 +66,11 @@ function settle(plot, frames) {
   if (late && host?.isConnected) host.replaceChildren(plot.element);
   if (plot.element.isConnected) plot.schedule();
   else if (frames > 0) requestAnimationFrame(() => settle(plot, frames - 1));
+}
+
+/** Let go of plots whose nodes went with their graph: not every frontend tells nodes in subgraphs. */
+export function dropLost() {
+  for (const plot of watchers) if (!isHeld(plot.node)) unmount(plot);
 }
 
 function unmount(plot) {
