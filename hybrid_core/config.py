@@ -18,7 +18,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 class Settings:
     """Limits of the second process. Times are in seconds."""
 
-    slot_bytes: int = 64 << 20  # most bytes in one exchange; the system hands out pages on use
+    slot_bytes: int = 64 << 20  # most bytes in one exchange
     start_seconds: float = 180.0
     load_seconds: float = 600.0
     step_seconds: float = 60.0  # least time a step may take before the worker counts as hung

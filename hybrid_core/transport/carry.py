@@ -17,6 +17,7 @@ from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.transport.headers import DTYPES, dtype_name
 
 MAX_DEPTH = 12
+KEYS = (str, int, float, bool, type(None))  # of dicts
 
 
 def flatten(value: Any, tensors: list[torch.Tensor], where: str = "value") -> Any:
@@ -38,10 +39,10 @@ def flatten(value: Any, tensors: list[torch.Tensor], where: str = "value") -> An
     if type(value) in (tuple, torch.Size):
         return {"u": [flatten(v, tensors, f"{where}[{i}]") for i, v in enumerate(value)]}
     if type(value) is dict:
-        pairs = [
-            [flatten(k, tensors, where), flatten(v, tensors, f"{where}.{k}")]
-            for k, v in value.items()
-        ]
+        for key in value:
+            if not isinstance(key, KEYS):
+                raise NotPartitionable(f"{where} has a {type(key).__name__} for a key")
+        pairs = [[k, flatten(v, tensors, f"{where}.{k}")] for k, v in value.items()]
         return {"d": pairs}
     if isinstance(value, torch.dtype):
         return {"dtype": dtype_name(value)}
@@ -63,9 +64,7 @@ def unflatten(tree: Any, tensors: Sequence[torch.Tensor], depth: int = 0) -> Any
         values = [unflatten(c, tensors, depth + 1) for c in content]
         return values if kind == "l" else tuple(values)
     if kind == "d" and isinstance(content, list) and all(_is_pair(c) for c in content):
-        return {
-            unflatten(k, tensors, depth + 1): unflatten(v, tensors, depth + 1) for k, v in content
-        }
+        return {k: unflatten(v, tensors, depth + 1) for k, v in content}
     if kind == "dtype" and isinstance(content, str) and content in DTYPES:
         return DTYPES[content]
     if kind == "uuid" and isinstance(content, str) and len(content) == 32:
@@ -74,5 +73,4 @@ def unflatten(tree: Any, tensors: Sequence[torch.Tensor], depth: int = 0) -> Any
 
 
 def _is_pair(content: Any) -> bool:
-    hashable = (str, int, float, bool, type(None))
-    return isinstance(content, list) and len(content) == 2 and isinstance(content[0], hashable)
+    return isinstance(content, list) and len(content) == 2 and isinstance(content[0], KEYS)

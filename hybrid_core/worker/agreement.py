@@ -124,7 +124,8 @@ class Agreement:
         self._deadline = time.monotonic() + self._seconds
         try:
             calls = self._side.calls(plane)
-            made, offer = self._side.make(plane, calls, self.arena.slot_bytes)
+            with calls.apart(self._gpu(calls)):
+                made, offer = self._side.make(plane, calls, self.arena.slot_bytes)
             self.plane, self.arena = plane, made
             refusal = self._ask("plane", kind=plane, **offer).get("error")
             reason = refusal if refusal is not None else self._check(calls, made)
@@ -142,10 +143,14 @@ class Agreement:
             self.plane, self.arena = before
         return False
 
+    def _gpu(self, calls: CudaCalls) -> int:
+        """That this process computes on; a new thread's own is always the first."""
+        own = self._side.device.parents_gpu
+        return calls.current_device() if own is None else own
+
     def _check(self, calls: CudaCalls, arena: Arena) -> str | None:
         """What came out different, None when nothing did."""
-        own = self._side.device.parents_gpu
-        gpu = calls.current_device() if own is None else own
+        gpu = self._gpu(calls)
         with calls.apart(gpu):  # a prompt may have filled the current stream for many seconds
             return self._exchanged(calls, gpu, arena)
 
