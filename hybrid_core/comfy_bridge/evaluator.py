@@ -118,7 +118,8 @@ class Evaluator:
         return self._split[1]
 
     def forget(self, fields: Fields) -> dict[str, Any]:
-        """Drop a model whose parent's copy is gone."""
+        """Drop a model whose parent's copy is gone, and what was sent to sample with."""
+        self._contexts.clear()
         base = self._bases.pop(wire.text(dict(fields), "base_key"), None)
         if base is not None:
             if self._current is not None and self._current.model is base.model:

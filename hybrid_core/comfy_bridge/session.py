@@ -28,6 +28,7 @@ from hybrid_core.worker.host import WorkerHost
 log = logging.getLogger("hybrid_ksampler")
 WATCH_SECONDS = 1.0
 STATUS_SECONDS = 2.0
+STOP_SECONDS = 2.0  # for a run's request that is under way
 
 
 class Session:
@@ -41,19 +42,23 @@ class Session:
         )  # by model and latent shape: where its network is cut
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
+        self._making = threading.Lock()  # of what follows: a button and a prompt may ask at once
         self._partner: Partner | None = None
         self._unanswered = (-1, 0.0)  # the latest question about its state, and when it was asked
         self._watch: threading.Thread | None = None
 
     def partner(self) -> Partner:
         """The partner of this process. Raises NotPartitionable when there is no second device."""
-        if self._partner is None:
-            host = WorkerHost(self.device(), self.settings, parent_process.describe())
-            self._partner = Partner(host)
-        if self._watch is None or not self._watch.is_alive():
-            self._watch = threading.Thread(target=self._watching, name="hybrid-watch", daemon=True)
-            self._watch.start()
-        return self._partner
+        with self._making:
+            if self._partner is None:
+                host = WorkerHost(self.device(), self.settings, parent_process.describe())
+                self._partner = Partner(host)
+            if self._watch is None or not self._watch.is_alive():
+                self._watch = threading.Thread(
+                    target=self._watching, name="hybrid-watch", daemon=True
+                )
+                self._watch.start()
+            return self._partner
 
     def bring_up(self, patcher: ModelPatcher, seconds: float) -> bool:
         """Start the worker and give it `patcher`'s model now. False when it was not up in time.
@@ -76,10 +81,19 @@ class Session:
             self._partner.to_forget.append(base_key)
 
     def stop(self) -> None:
-        """End the worker. The next run starts another one."""
-        if self._partner is not None:
-            with self._partner.host.lock:
-                self._partner.host.stop()
+        """End the worker, also one that does not answer. The next run starts another one."""
+        partner = self._partner
+        if partner is None:
+            return
+        host = partner.host
+        if not host.lock.acquire(timeout=STOP_SECONDS):
+            host.end_process()
+            return
+        try:
+            host.stop()
+            partner.contexts.clear()
+        finally:
+            host.lock.release()
 
     def start(self) -> None:
         """Start the worker without a model. Raises NotPartitionable, WorkerFailed."""

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -95,19 +96,20 @@ class WorkerHost:
         """
         if self._process is not None:
             return
-        ours, theirs = spawning.pipe()
-        memory = SharedMemory(block_bytes(self.settings.slot_bytes))
         environment, boot = dict(self.device.environment), dict(self._boot)
-        try:
-            process = spawning.start(
-                entry.main, (theirs, memory.ticket(), environment, self.device.cores, boot)
-            )
-        except OSError as error:
-            ours.close()
-            raise WorkerFailed(f"the worker's process could not be started: {error}") from error
-        finally:
-            theirs.close()
-            memory.close_descriptor()
+        with ExitStack() as opened, ExitStack() as on_failure:
+            try:
+                ours, theirs = spawning.pipe()
+                opened.callback(theirs.close)
+                on_failure.callback(ours.close)
+                memory = SharedMemory(block_bytes(self.settings.slot_bytes))
+                opened.callback(memory.close_descriptor)
+                process = spawning.start(
+                    entry.main, (theirs, memory.ticket(), environment, self.device.cores, boot)
+                )
+            except OSError as error:
+                raise WorkerFailed(f"the worker's process could not be started: {error}") from error
+            on_failure.pop_all()
         self._process, self._memory = process, memory
         self._channel = Channel(ours, wire.REPLIES)
         self._arena = self._host_arena = HostArena(memory.map, parent=True)
@@ -241,7 +243,7 @@ class WorkerHost:
 
     def cancel(self) -> None:
         """Ask the worker to stop what is under way. Its late reply is dropped by `idle`."""
-        if self._outstanding is not None and self._channel is not None:
+        if self._outstanding and self._channel is not None:  # 0 is the worker's coming up
             try:
                 self._channel.send("cancel", self._outstanding)
             except WorkerDied as error:
@@ -258,6 +260,13 @@ class WorkerHost:
             pass  # already what was wanted
         self.kill(None)
 
+    def end_process(self) -> None:
+        """Without the lock: whoever holds it waits for the worker, and finds out."""
+        process = self._process
+        if process is not None:
+            with suppress(ValueError):  # closed in the meantime
+                process.kill()
+
     def kill(self, why: str | None) -> None:
         """End the process at once and let go of everything shared with it."""
         process, channel = self._process, self._channel
@@ -270,7 +279,8 @@ class WorkerHost:
         process.kill()
         process.join(5.0)
         exit_code = process.exitcode
-        process.close()
+        with suppress(ValueError):  # a driver may keep it from ending for a while
+            process.close()
         self.planes.end(arena)
         if why is not None:
             self.last_error = f"{why} (exit code {exit_code})"

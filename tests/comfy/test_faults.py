@@ -18,6 +18,7 @@ from helpers import Watched, bring_up, sample, wait_until
 from hybrid_core.comfy_bridge import partition as partition_module
 from hybrid_core.transport import wire
 from hybrid_core.transport.host_arena import HostArena
+from hybrid_core.worker import host as host_module
 from hybrid_core.worker.host import WorkerHost
 
 KIND = "mmdit"
@@ -302,11 +303,62 @@ def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned)
 def test_free_ends_the_worker(own_session, model, partitioned):
     session = own_session()
     bring_up(session, model)
+    sample(Watched(model, session).model, KIND)
     pid = session.partner().host.pid
+    assert session.partner().contexts
     comfy.model_management.unload_all_models()  # what /free does
     wait_until(lambda: session.partner().host.pid is None)
+    wait_until(lambda: not session.partner().contexts)
     assert not alive(pid)
     next_run_works(session, model, partitioned)
+
+
+def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
+    own_session, model, reference, partitioned
+):
+    session = own_session()
+    bring_up(session, model)
+    host, images = session.partner().host, []
+    run = threading.Thread(
+        target=lambda: images.append(sample(Watched(model, session).model, KIND))
+    )
+    os.kill(host.pid, signal.SIGSTOP)
+    run.start()
+    wait_until(lambda: host.under_way is not None)
+    session.stop()
+    run.join(20)
+    assert torch.equal(images[0], reference), "nothing was shared yet"
+    next_run_works(session, model, partitioned)
+
+
+def test_a_process_that_outlives_its_end_costs_nothing(
+    own_session, model, partitioned, monkeypatch
+):
+    """A driver can keep a killed process for seconds; nothing of ours may wait for that."""
+    session = own_session()
+    bring_up(session, model)
+    host = session.partner().host
+
+    def busy():
+        raise ValueError("Cannot close a process while it is still running")
+
+    monkeypatch.setattr(host._process, "close", busy)
+    host.kill("hung")
+    assert host.pid is None and "hung" in host.last_error
+    next_run_works(session, model, partitioned)
+
+
+@pytest.mark.parametrize("what", ["pipe", "SharedMemory"])
+def test_a_system_without_memory_for_a_worker_costs_no_image(
+    own_session, model, reference, monkeypatch, what
+):
+    def refused(*_):
+        raise OSError(1455, "The paging file is too small")
+
+    monkeypatch.setattr(host_module.spawning if what == "pipe" else host_module, what, refused)
+    watched = Watched(model, own_session())
+    assert torch.equal(sample(watched.model, KIND), reference)
+    assert "could not be started" in watched.announced[0]
 
 
 def test_idle_worker_is_ended(own_session, model):
