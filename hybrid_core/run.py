@@ -24,7 +24,6 @@ from hybrid_core.errors import (
     WorkerStopped,
 )
 from hybrid_core.report import Report
-from hybrid_core.stages.swap import tensors as tensors_of
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.worker.host import WorkerHost
@@ -126,11 +125,9 @@ class Run:
         """
         return not self._gone or self.report.partitioned + self.report.pipelined > 0
 
-    def obstacle_to(self, boundary: Any) -> str | None:
+    def obstacle_to(self, boundary_bytes: int) -> str | None:
         """Why one exchange with the worker cannot hold a boundary, None when it can."""
-        if sum(t.numel() * t.element_size() for t in tensors_of(boundary)) > (
-            self._host.settings.slot_bytes
-        ):
+        if boundary_bytes > self._host.settings.slot_bytes:
             return "the network's features are larger than the shared memory"
         return None
 
@@ -235,6 +232,7 @@ class Run:
             key = partner.to_forget.pop()
             if key in partner.bases:
                 partner.bases.discard(key)
+                partner.contexts.clear()  # as the worker does
                 number = self._host.post("forget", {"base_key": key})
                 self._host.wait(number, "ok", self._host.settings.request_seconds)
 

@@ -109,8 +109,8 @@ class Stepper:
         if self._step is None:
             return Decision()
         if not followed:
-            self._guidance, self._known = Guidance(self._mask), None
-            self._features = Features(self._sigmas, self._mask, self._look_ahead)
+            self.forget()
+            self._in_a_row = 1
             trajectory.restart()
         trajectory.keep(x)
         if self._in_a_row >= FIRST_EXACT:
@@ -120,6 +120,12 @@ class Stepper:
             return Decision(capture=self.policy.captures(self._step))
         self.record.branch = branch
         return Decision(branch)
+
+    def forget(self) -> None:
+        """The prompts are others from here on: nothing that was seen of the branches holds."""
+        self._guidance, self._known = Guidance(self._mask), None
+        self._features = Features(self._sigmas, self._mask, self._look_ahead)
+        self._in_a_row = 0
 
     def _chosen(self, step: int) -> Branch | None:
         """The branch that `step` evaluates in two stages, if there are features for it."""

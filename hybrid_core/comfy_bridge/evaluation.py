@@ -10,6 +10,8 @@ import torch
 
 Conds = list[list[dict[str, Any]] | None]
 Options = Mapping[str, Any]
+Prompts = tuple[tuple[bool, ...], ...]
+SCHEDULE = {"timestep_start", "timestep_end"}  # sigmas
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Evaluation:
         """Which places of `conds` are not empty."""
         return [index for index, cond in enumerate(self.conds) if cond is not None]
 
+    @property
+    def prompts(self) -> Prompts:
+        """Which entries of each branch hold at this sigma; empty where none has a schedule."""
+        entries = [branch or [] for branch in self.conds]
+        if not any(entry.keys() & SCHEDULE for branch in entries for entry in branch):
+            return ()
+        sigma = float(self.sigma[0])
+        return tuple(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
+
     def of(self, conds: Conds, options: Options | None = None) -> list[torch.Tensor]:
         """The denoised latents of `conds`, evaluated in this process."""
         chosen = self.options if options is None else options
@@ -39,3 +50,9 @@ class Evaluation:
         parents: Conds = [None if i in theirs else cond for i, cond in enumerate(self.conds)]
         workers: Conds = [cond if i in theirs else None for i, cond in enumerate(self.conds)]
         return parents, workers
+
+
+def holds(entry: Mapping[str, Any], sigma: float) -> bool:
+    """Whether an entry of a prompt takes part at `sigma`."""
+    start, end = (entry.get(key) for key in ("timestep_start", "timestep_end"))
+    return (start is None or sigma <= start) and (end is None or sigma >= end)

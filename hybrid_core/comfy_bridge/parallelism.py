@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hybrid_core.comfy_bridge import conds as conds_data
-from hybrid_core.comfy_bridge.evaluation import Conds, Evaluation, Options
+from hybrid_core.comfy_bridge.evaluation import Conds, Evaluation, Options, Prompts
 from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
 from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.policy import COND, UNCOND, Branch
@@ -30,6 +30,7 @@ class Parallelism:
         self.obstacle: str | None = None
         self._cuts, self._cut_key = cuts, cut_key
         self._staging: Staging | None = None
+        self._prompts: Prompts = ()
         self._asked: tuple[int, int, Branch] | None = None  # request for stage A: of which step
         self._own_seconds = 0.0  # of the latest stage B
         self._mixes = not stepper.policy.guided
@@ -41,16 +42,21 @@ class Parallelism:
             return None
         return staging.block(staging.cut.last)
 
-    def begin(self, run: Run | None, x: torch.Tensor, sigma: torch.Tensor) -> Decision:
-        """What the evaluation at (x, sigma) is to be; takes in what the worker made meanwhile."""
-        self._take_in(run, x)
-        return self.stepper.begin(x, sigma)
+    def begin(self, call: Evaluation) -> Decision:
+        """What the evaluation is to be. Other prompts than before are another course."""
+        prompts = call.prompts
+        if prompts != self._prompts:
+            self._prompts, self._staging = prompts, None
+            self.stepper.forget()
+        return self.stepper.begin(call.x, call.sigma)
 
-    def _take_in(self, run: Run | None, x: torch.Tensor) -> None:
+    def take_in(self, run: Run | None, x: torch.Tensor) -> None:
+        """What the worker made meanwhile. Before anything else is asked of it."""
         if self._asked is None:
             return
-        (number, step, branch), self._asked = self._asked, None
+        number, step, branch = self._asked
         boundary = None if run is None else run.collect_stage(number, self._own_seconds, x)
+        self._asked = None
         if boundary is not None:
             self.stepper.keep_boundary(step, self._named(boundary), branch)
 
@@ -110,7 +116,7 @@ class Parallelism:
         return staging.cut.last
 
     def saw_exact(
-        self, run: Run | None, cond: torch.Tensor, uncond: torch.Tensor | None, theirs: Any
+        self, run: Run, cond: torch.Tensor, uncond: torch.Tensor | None, theirs: Any
     ) -> torch.Tensor | None:
         """An exact evaluation is done; theirs: the boundaries that the worker captured.
 
@@ -119,11 +125,14 @@ class Parallelism:
         staging, boundary = self._staging, None
         if staging is not None:
             if staging.recording:
-                staging.recorded(run.worker_speed if run is not None else 1.0)
+                staging.recorded(run.worker_speed)
+                self.obstacle = self.obstacle or run.obstacle_to(staging.boundary_bytes)
                 if staging.cut is not None and not staging.recording:
                     self._cuts[self._cut_key] = staging.cut
                 self.stepper.policy.alternates = uncond is not None
             boundary = self._named(theirs) if self._mixes and theirs else staging.taken
+        if self.obstacle is not None:
+            self._staging = boundary = None  # with what it holds
         return self.stepper.saw_exact(cond, uncond, boundary or None)
 
     def evaluate(self, run: Run, call: Evaluation, branch: Branch) -> list[torch.Tensor] | None:
@@ -131,10 +140,6 @@ class Parallelism:
         staging, stepper = self._staging, self.stepper
         boundary = stepper.forecast()
         if staging is None or staging.cut is None or boundary is None:
-            return None
-        too_large = run.obstacle_to(boundary)
-        if too_large is not None:
-            self.obstacle = too_large
             return None
         conds = dict(zip((COND, UNCOND), call.divided(), strict=True))
         ahead = stepper.ahead()

@@ -73,13 +73,18 @@ class Partition:
             self._run.times = None
         is_step = count == (1 if self._one_branch else 2)
         staged = self._staged(count) if is_step or count > 2 else None
+        shares = count > 1 or staged is not None
+        if shares and self._parallelism is not None:
+            self._parallelism.take_in(self._run, call.x)
         if staged is not None:
-            decision = staged.begin(self._run, call.x, call.sigma)
+            decision = staged.begin(call)
         else:
             decision = self._stepper.begin(call.x, call.sigma) if is_step else IN_FULL
         record = self._stepper.record if is_step else StepRecord()
         self.report.steps.append(record)
-        run = self._ready_run(call) if count > 1 or staged is not None else None
+        run = self._ready_run(call) if shares else None
+        if self._local:
+            staged = None
         out = None
         if staged is not None and decision.branch is not None and run is not None:
             out = staged.evaluate(run, call, decision.branch)
@@ -87,7 +92,7 @@ class Partition:
             capture = decision.capture and staged is not None
             out, theirs = self._in_full(run, call, staged, capture, record)
             if is_step:
-                self._saw_exact(run, call, staged, out, theirs)
+                self._saw_exact(call, staged, out, theirs)
         if self._run is not None and self._run.times is not None:
             record.worker_seconds, record.waited_seconds = self._run.times
         record.seconds = time.monotonic() - began
@@ -173,7 +178,6 @@ class Partition:
 
     def _saw_exact(
         self,
-        run: Run | None,
         call: Evaluation,
         staged: Parallelism | None,
         out: list[torch.Tensor],
@@ -183,8 +187,8 @@ class Partition:
         cond, uncond = out[call.branches[0]], None
         if len(call.branches) > 1:
             uncond = out[call.branches[1]]
-        if staged is not None:
-            shift = staged.saw_exact(run, cond, uncond, theirs)
+        if staged is not None and self._run is not None:
+            shift = staged.saw_exact(self._run, cond, uncond, theirs)
         else:
             shift = self._stepper.saw_exact(cond, uncond)
         if shift is not None:

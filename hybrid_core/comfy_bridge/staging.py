@@ -35,10 +35,11 @@ def with_each_forward(options: Mapping[str, Any], each: Each) -> dict[str, Any]:
         key = chunk_key(x, transformer_options)
         return each(key, x, lambda: executor(x, *args, **keywords))
 
-    wrappers = {WrappersMP.APPLY_MODEL: {WRAPPER_KEY: [apply_model]}}
     transformer_options = {**options.get("transformer_options", {})}
-    kept = transformer_options.get("wrappers", {})
-    transformer_options["wrappers"] = {**kept, **wrappers}
+    wrappers = {**transformer_options.get("wrappers", {})}
+    kind = WrappersMP.APPLY_MODEL
+    wrappers[kind] = {**wrappers.get(kind, {}), WRAPPER_KEY: [apply_model]}
+    transformer_options["wrappers"] = wrappers
     return {**options, "transformer_options": transformer_options}
 
 
@@ -52,7 +53,7 @@ class Staging:
         self._splitters: dict[str, Splitter] = {}
         self._seconds: list[float] = []
         self._recorded = 0
-        self._timed = False  # whether this evaluation's first forward pass was timed
+        self._under_way: list[str] = []  # forward passes recorded in this evaluation
         self._known = known
         self.cut: Cut | None = None
         self.verified = known is not None
@@ -79,7 +80,7 @@ class Staging:
 
     def begin(self) -> None:
         """Before an evaluation in full."""
-        self.taken, self._timed = {}, False
+        self.taken, self._under_way = {}, []
 
     def record(self, key: str, forward: Forward) -> Any:
         """In full; remembers the blocks' sizes and times, and the boundary of the planned cut.
@@ -94,8 +95,8 @@ class Staging:
         if recording.boundary is not None:
             self.taken[key] = recording.boundary
         seconds = recording.seconds()
-        if not self._timed:
-            self._timed = True
+        self._under_way.append(key)
+        if len(self._under_way) == 1:
             self._seconds = [*map(min, zip(seconds, self._seconds or seconds, strict=True))]
             if self.cut is None:
                 self.cut = splitter.planned(recording)
@@ -114,6 +115,13 @@ class Staging:
         settled = self._known or plan.rebalanced(cuts, self.cut, self._seconds, worker_speed)
         if settled != self.cut:
             self.cut, self.taken = settled, {}
+
+    @property
+    def boundary_bytes(self) -> int:
+        """Of the forward passes that were recorded in this evaluation, 0 without a cut."""
+        if self.cut is None:
+            return 0
+        return sum(self._splitters[key].boundary_bytes(self.cut) for key in self._under_way)
 
     def capture(self, key: str, forward: Forward) -> Any:
         """In full; leaves the boundary in `taken`. Raises NotSplittable."""

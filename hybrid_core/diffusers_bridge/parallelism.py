@@ -34,8 +34,9 @@ class Parallelism:
     def begin(self, run: Run, cond: branches.Branch) -> Decision:
         """What the evaluation of `cond` is to be; takes in what the worker made meanwhile."""
         if self._asked is not None:
-            (number, step, branch, own_seconds), self._asked = self._asked, None
+            number, step, branch, own_seconds = self._asked
             boundary = run.collect_stage(number, own_seconds, cond.x)
+            self._asked = None
             if boundary is not None:
                 self.stepper.keep_boundary(step, boundary, branch)
         self._sigma = self._schedule.sigma(cond.timestep, len(cond.x))
@@ -72,6 +73,7 @@ class Parallelism:
         boundary = theirs if self._mixes else own
         if self.staging.settle(run.worker_speed):
             boundary = None
+        self.obstacle = self.obstacle or run.obstacle_to(self.staging.boundary_bytes)
         other, denoised = (schedule.denoised(x, sigma, out) for out in (uncond, cond))
         shift = self.stepper.saw_exact(denoised, other, boundary)
         if shift is None:
@@ -97,10 +99,6 @@ class Parallelism:
         x, sigma, boundary = self._x, self._sigma, stepper.forecast()
         assert x is not None and sigma is not None
         if staging.cut is None or not staging.fits(boundary):
-            return None
-        too_large = run.obstacle_to(boundary)
-        if too_large is not None:
-            self.obstacle = too_large
             return None
         inputs = {COND: cond, UNCOND: uncond}
         ahead, number = stepper.ahead(), None

@@ -69,6 +69,11 @@ class Staging:
         self.cut = self._cuts[self._cut_key]
         return self.cut != planned
 
+    @property
+    def boundary_bytes(self) -> int:
+        """By the latest forward that was recorded, 0 without a cut."""
+        return 0 if self.cut is None else self._splitter.boundary_bytes(self.cut)
+
     def capture(self, forward: Forward) -> tuple[torch.Tensor, Any]:
         """In full; the result and the boundary. Raises NotSplittable."""
         assert self.cut is not None

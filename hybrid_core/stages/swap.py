@@ -143,6 +143,10 @@ class Splitter:
         """Whether `boundary` has the structure, sizes and dtypes of the cut's last unit."""
         return cut.last in self._scratch and alike(self._scratch[cut.last], boundary)
 
+    def boundary_bytes(self, cut: Cut) -> int:
+        """What the cut's last unit returned in the recorded forward takes."""
+        return sum(t.numel() * t.element_size() for t in tensors(self._scratch[cut.last]))
+
     def weights(self, index: int) -> int:
         """Number of weights of a unit."""
         return sum(p.numel() for p in self.layout.units[index].module.parameters())

@@ -8,7 +8,8 @@ import comfy.context_windows
 import comfy.model_management
 import pytest
 import torch
-from comfy.samplers import KSampler
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider, KSampler, sampler_object
 from helpers import Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
@@ -182,12 +183,75 @@ def test_two_masked_positives_and_an_area(demo, session, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prompt_that_begins_later_is_evaluated_in_full_where_no_features_fit(demo, session, kind):
-    ((vectors, extra),) = demo_models.conditioning(kind, "red circle")
-    late = [[vectors, {**extra, "start_percent": 0.3, "end_percent": 1.0}]]
-    early = [[vectors, {**extra, "start_percent": 0.0, "end_percent": 0.3}]]
-    seen, expected, _ = pipelined(demo, session, kind, positive=early + late)
+def test_a_prompt_that_takes_over_in_mid_run_is_seen_anew(demo, session, kind):
+    halves = []
+    for words, start in (("red circle", 0.0), ("green square", 0.5)):
+        ((vectors, extra),) = demo_models.conditioning(kind, words)
+        halves.append([vectors, {**extra, "start_percent": start, "end_percent": start + 0.5}])
+    seen, expected, report = pipelined(
+        demo, session, kind, positive=halves, steps=24, scheduler="simple"
+    )
+    sampling = demo[kind].get_model_object("model_sampling")
+    half = sampling.percent_to_sigma(0.5)
+    first = next(step.step for step in report.steps if step.sigma < half)
+    course = kinds(report.steps)
+    assert "p" in course[:first] and course[first : first + 3] == "EEE" and "p" in course[first:]
     assert relative(seen, expected) < CLOSE
+
+
+class Wrapped:
+    """Another pack's way into the network's forward passes."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, executor, *args, **keywords):
+        self.calls += 1
+        return executor(*args, **keywords) * 0.9
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_other_packs_wrappers_take_part_in_every_step_of_a_local_run(demo, session, cfg):
+    kind, images, calls = "mmdit", [], []
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    for model in (watched.model, demo[kind]):
+        wrapped, wrapper = model.clone(), Wrapped()
+        wrapped.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "another pack", wrapper)
+        images.append(sample(wrapped, kind, steps=4, cfg=cfg))
+        calls.append(wrapper.calls)
+    assert "another node wraps 'apply_model'" in watched.announced[0]
+    assert calls[0] == calls[1] and torch.equal(*images)
+
+
+class Varying(CFGGuider):
+    """cfg 1, but not in the middle steps: what CFGOverride does."""
+
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
+        self.cfg = 3.0 if 0.4 < timestep[0] < 0.72 else 1.0
+        return super().predict_noise(x, timestep, model_options or {}, seed)
+
+
+def test_steps_with_a_cfg_of_their_own_in_a_run_at_cfg_1(demo, session):
+    kind, results = "mmdit", []
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    for model in (watched.model, demo[kind]):
+        guider = Varying(model)
+        guider.set_conds(*(demo_models.conditioning(kind, words) for words in ("red", "blue")))
+        guider.set_cfg(1.0)
+        with torch.inference_mode():
+            results.append(
+                guider.sample(
+                    torch.randn(1, 48, 16, 16, generator=torch.manual_seed(1)),
+                    torch.zeros(1, 48, 16, 16), sampler_object("euler"),
+                    torch.linspace(1, 0, 21), seed=1,
+                )
+            )  # fmt: skip
+    (report,) = watched.reports
+    assert report.reasons == [] and report.local == 0
+    assert report.partitioned == 6 and report.pipelined >= 4
+    assert relative(*results) < CLOSE
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -354,12 +418,14 @@ def test_a_network_that_cannot_be_cut_runs_exact_and_says_why(own_session, demo,
     assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
 
 
-def test_features_too_large_for_the_shared_memory(own_session, demo):
+@pytest.mark.parametrize("mode", ["adaptive", "paper"])
+def test_features_too_large_for_the_shared_memory(own_session, demo, monkeypatch, mode):
     kind, session = "mmdit", own_session(slot_bytes=64 << 10)
     bring_up(session, demo[kind])
-    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    watched = Watched(demo[kind], session, mode, **FREE)
+    monkeypatch.setattr(Splitter, "capture", None)  # nothing of that size is copied
     seen = sample(watched.model, kind, steps=8, cfg=2.0)
-    assert watched.reports[0].pipelined == 0
+    assert (watched.reports[0].partitioned, watched.reports[0].local) == (8, 0)
     assert "larger than the shared memory" in watched.announced[0]
     assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
 

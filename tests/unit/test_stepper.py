@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -249,6 +251,36 @@ def test_a_latent_that_is_not_finite_is_evaluated_in_full():
 )
 def test_ideal_ratio_is_step_arithmetic(counts, ideal):
     assert Report(**counts).ideal == pytest.approx(ideal)
+
+
+def test_equal_neighbours_in_a_schedule_do_no_harm(monkeypatch):
+    """Few noise levels in a model's table, or a short denoise: a step of no length."""
+    for twin in range(1, STEPS - 1):
+        sigmas = [*SIGMAS]
+        sigmas[twin + 1] = sigmas[twin]
+        monkeypatch.setattr(sys.modules[__name__], "SIGMAS", sigmas)
+        torch.manual_seed(1)
+        stepper = Stepper(Adaptive(1e9, step_lengths(sigmas, True), 5.0, 3), sigmas, cfg=5.0)
+        seen, _ = run(stepper, bend=3.0)
+        assert torch.isfinite(seen).all() and "p" in kinds(stepper.records)
+        monkeypatch.undo()
+
+
+def test_after_other_prompts_nothing_that_was_seen_is_used():
+    torch.manual_seed(1)
+    stepper, x = adaptive(1e9), torch.randn(SHAPE)
+    for step in range(STEPS):
+        if step == 9:
+            stepper.forget()
+        cond = x - SIGMAS[step] * (0.5 if step < 9 else -0.5)
+        decision = stepper.begin(x, torch.full((SHAPE[0],), SIGMAS[step]))
+        if decision.branch is not None:
+            stepper.saw_pipelined(cond)
+        else:
+            stepper.saw_exact(cond, cond - SIGMAS[step] * 0.1, {"a": x})
+        x = x + (x - cond) / SIGMAS[step] * (SIGMAS[step + 1] - SIGMAS[step])
+    course = kinds(stepper.records)
+    assert "p" in course[:9] and course[9:12] == "EEE" and "p" in course[12:]
 
 
 def test_parts_of_a_latent_are_watched_without_harm():
