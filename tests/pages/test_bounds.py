@@ -52,3 +52,20 @@ def test_a_thousand_runs_leave_a_bounded_page(tab):
     assert after["Nodes"] <= before["Nodes"] + 50
     assert after["JSEventListeners"] <= before["JSEventListeners"] + 20
     assert "999" in tab.js("probe.store().slots(probe.root().id).at(-1).current.run")
+
+
+def test_plots_in_subgraphs_end_with_their_workflow(tab):
+    """Undo and redo load the workflow anew: as many plots are watched as there are nodes."""
+    tab.load(text_to_latent())
+    tab.js("() => void app.graph.convertToSubgraph(new Set([probe.node('5')]))")
+    watched = """async (times) => {
+        const {watchers} = await import("/extensions/hybrid-ksampler/lib/events.mjs");
+        const workflow = probe.root().serialize();
+        for (let i = 0; i < times; i += 1) await app.loadGraphData(workflow);
+        return watchers.size;
+    }"""
+    assert tab.js(watched, 0) == 1
+    assert tab.js(watched, 4) == 1
+    tab.load(text_to_latent())
+    assert tab.js(watched, 0) == 1
+    tab.until("probe.onScreen('5')")
