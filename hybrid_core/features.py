@@ -10,7 +10,7 @@ import torch
 from hybrid_core import discrepancy
 from hybrid_core.discrepancy import UNSEEN, Tensor
 from hybrid_core.policy import COND, Branch
-from hybrid_core.stages.swap import mapped, tensors
+from hybrid_core.stages.swap import alike, mapped, tensors
 
 
 class Features:
@@ -66,7 +66,7 @@ class Features:
         if not self._continued or len(self._known) < 2:
             return None
         (before, first), (at, last) = self._known
-        if before != at - 1 or step != at + 1 or structure(first) != structure(last):
+        if before != at - 1 or step != at + 1 or not alike(first, last):
             return None
         sigma = self._sigmas
         if sigma[at] == sigma[before]:
@@ -84,7 +84,7 @@ class Features:
         if boundary is None or not self._known or self._prediction is None or self._branch != COND:
             return unseen
         (before, old), (at, known) = self._prediction, self._known[-1]
-        if not before == at == step - 1 or structure(known) != structure(boundary):
+        if not before == at == step - 1 or not alike(known, boundary):
             return unseen
         slopes = self._slopes(step)
         missed = discrepancy.difference(tensors(boundary), tensors(self._course(slopes)))
@@ -94,7 +94,3 @@ class Features:
         moved = discrepancy.difference(tensors(boundary), tensors(known))
         change = discrepancy.mean((own - old).abs(), self._mask) / scale
         return torch.where(moved > 0, change * missed / moved.clamp_min(1e-30), moved)
-
-
-def structure(boundary: Any) -> list[tuple[Any, ...]]:
-    return [(tensor.shape, tensor.dtype) for tensor in tensors(boundary)]

@@ -51,7 +51,7 @@ class Partition:
         ready = run.ready(self._wait_seconds)
         self._wait_seconds = 0.0
         if not run.apart:
-            return self.alone(whole)
+            return self.alone(whole, staged)
         try:
             if ready and staged is not None and decision.branch is not None:
                 out = staged.evaluate(run, uncond, cond, decision.branch, self._forward)
@@ -91,19 +91,23 @@ class Partition:
             (theirs,), boundary = taken
         else:
             theirs, boundary = uncond.evaluate(self._forward), None
-            self.report.local += 1
-            self.report.local_seconds += settled(theirs.device) - since
+            self._count_local(settled(theirs.device) - since, staged)
         if staged is not None:
             return staged.saw_exact(run, theirs, mine, own_boundary, boundary)
         return theirs, mine
 
-    def alone(self, whole: Whole) -> torch.Tensor:
-        """Both branches at once, here."""
+    def alone(self, whole: Whole, staged: Parallelism | None = None) -> torch.Tensor:
+        """Both branches at once, here. staged: that has begun this evaluation."""
         since = time.monotonic()
         out = whole()
-        self.report.local += 1
-        self.report.local_seconds += settled(out.device) - since
+        self._count_local(settled(out.device) - since, staged)
         return out
+
+    def _count_local(self, seconds: float, staged: Parallelism | None) -> None:
+        if staged is not None:
+            staged.stepper.record.kind = "local"
+        self.report.local += 1
+        self.report.local_seconds += seconds
 
     def single(self, whole: Whole) -> torch.Tensor:
         """An evaluation without guidance, here."""

@@ -257,6 +257,10 @@ def test_a_worker_that_comes_late_or_dies_gives_the_same_bits(own_partner, partn
     assert "the other process is gone" in reason
     assert torch.equal(seen, expected)
 
+    steps.clear()
+    _, report = shared(call, "adaptive", own_partner, tuning=FREE)
+    assert kinds(report.steps).count("L") == report.local > 0
+
 
 def test_a_worker_that_fails_in_the_parallelism_stage(case, partner, monkeypatch):
     _, call, plain = case
@@ -271,7 +275,7 @@ def test_a_worker_that_fails_in_the_parallelism_stage(case, partner, monkeypatch
     monkeypatch.setattr(WorkerHost, "post", wrong)
     seen, report = shared(call, "adaptive", partner, tuning=FREE)
     assert len(stages) == 3 and ANY[12] == "p"
-    assert kinds(report.steps) == ANY[:12] + "E" * (STEPS - 12)
+    assert kinds(report.steps) == ANY[:12] + "L" * (STEPS - 12)
     assert (report.partitioned, report.pipelined, report.local) == (6, 6, STEPS - 12)
     (reason,) = report.reasons
     assert "there is no block 99" in reason
