@@ -62,13 +62,13 @@ class Parallelism:
 
     def _named(self, boundaries: Boundaries) -> Boundaries:
         """The worker's boundaries by the names of this side's forwards."""
-        keys = self._staging.keys if self._staging is not None else []
         if not self._mixes:
             return boundaries
-        if len(keys) != 1 or len(boundaries) != 1:
-            self.obstacle = ONE_EACH
-            return {}
-        return {keys[0]: next(iter(boundaries.values()))}
+        keys = self._staging.keys if self._staging is not None else []
+        if len(keys) == len(boundaries) == 1:
+            return {keys[0]: next(iter(boundaries.values()))}
+        self.obstacle = self.obstacle or ONE_EACH
+        return {}
 
     def watched(self, model: Any, options: Options, capture: bool) -> Options:
         """Options for an exact evaluation that shows what the Parallelism stage needs."""
