@@ -9,6 +9,8 @@ import pytest
 from pages_graphs import rows_of, text_to_latent
 from pages_tab import DONE, until_shared
 
+LONG = 400  # steps: seconds longer than a slow page needs for a few redraws
+
 
 def workers(server):
     """Processes of the server that were spawned for this pack."""
@@ -30,8 +32,7 @@ def shared(tab):
 
 def test_the_curve_is_drawn_live(shared):
     tab = shared
-    steps = 400  # seconds longer than a slow page needs for a few redraws
-    tab.load(text_to_latent(steps=steps, tolerance=1.0))
+    tab.load(text_to_latent(steps=LONG, tolerance=1.0))
     tab.until("probe.onScreen('5')")
     tab.frames()
     empty, before = tab.pixels()["drawn"], tab.redraws()
@@ -43,7 +44,7 @@ def test_the_curve_is_drawn_live(shared):
     tab.until(DONE)
     tab.until("(drawn) => probe.pixels('5').drawn > drawn", empty)
     rows = tab.rows()
-    assert len(rows) == steps
+    assert len(rows) == LONG
     kinds = {row[1] for row in rows}
     assert kinds == {"exact", "pipelined"}
     last = tab.js("probe.events.at(-1).detail")
@@ -106,7 +107,7 @@ def test_a_failed_run_is_shown_as_failed(tab):
 
 def test_worker_killed_in_mid_run(shared):
     tab = shared
-    tab.load(text_to_latent(steps=50))
+    tab.load(text_to_latent(steps=LONG))
     prompt = tab.queue()
     tab.until("probe.events.some((e) => e.detail.start > 5)", seconds=60)
     (worker,) = workers(tab.server)
@@ -114,7 +115,7 @@ def test_worker_killed_in_mid_run(shared):
     assert tab.server.finished(prompt)["status"]["status_str"] == "success"
     tab.until("probe.events.at(-1).detail.status === 'done'")
     rows = tab.rows()
-    assert len(rows) == 50 and "local" in {row[1] for row in rows}
+    assert len(rows) == LONG and "local" in {row[1] for row in rows}
     reasons = tab.js("probe.events.at(-1).detail.reasons")
     assert reasons
     tab.until("(reason) => probe.said('5').includes(reason)", reasons[0])
