@@ -115,8 +115,9 @@ class LiveRun:
     def update(self, report: Report) -> None:
         """Take in what the run did since."""
         # a step's discrepancy is known when the next one begins
-        steps = [index for index, told in enumerate(self._rows) if told[0] is not None]
-        start = steps[-1] if steps else 0
+        start = max(0, len(self._rows) - 1)
+        while start and self._rows[start][0] is None:
+            start -= 1
         self._changed = min(self._changed, start)
         self._rows = self._rows[:start] + [row(record) for record in report.steps[start:]]
         self.state = {

@@ -97,8 +97,10 @@ class Trajectory:
         the difference rises within a step.
         """
         late = step + MADE_GOOD_BEFORE >= len(self._sigmas)
-        length = 0.0 if late else self._sigmas[step + 1] - self._sigmas[step]
-        if missed is None or length == 0 or not self.first_order or self._cfg is None:
+        if missed is None or late or not self.first_order or self._cfg is None:
+            return None
+        length = self._sigmas[step + 1] - self._sigmas[step]
+        if length == 0:
             return None
         missed = missed * (self._cfg - 1.0)
         self._latents[-1] = self._latents[-1] + missed  # the course that later steps go on from

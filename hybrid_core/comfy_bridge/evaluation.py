@@ -11,7 +11,7 @@ import torch
 Conds = list[list[dict[str, Any]] | None]
 Options = Mapping[str, Any]
 Prompts = tuple[tuple[bool, ...], ...]
-SCHEDULE = {"timestep_start", "timestep_end"}  # sigmas
+SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ class Evaluation:
 
 def holds(entry: Mapping[str, Any], sigma: float) -> bool:
     """Whether an entry of a prompt takes part at `sigma`."""
-    start, end = (entry.get(key) for key in ("timestep_start", "timestep_end"))
+    start, end = map(entry.get, SCHEDULE)
     return (start is None or sigma <= start) and (end is None or sigma >= end)
