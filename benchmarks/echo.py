@@ -12,9 +12,9 @@ from unittest import mock
 import torch
 
 from hybrid_core.config import Settings, WorkerDevice
-from hybrid_core.worker import entry
-from hybrid_core.worker import host as host_module
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.workers.process import entry
+from hybrid_core.workers.process import host as host_module
+from hybrid_core.workers.process.host import WorkerHost
 
 START_SECONDS = 120.0
 WARM_UP = 20

@@ -24,7 +24,7 @@ from benchmarks.models import SHAPES, Shape, core_split, sample
 from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
-from hybrid_core.report import Report
+from hybrid_core.telling.report import Report
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.config import Tuning
-from hybrid_core.report import Report, kinds
+from hybrid_core.telling.report import Report, kinds
 from nodes import common_ksampler
 
 STEPS, CFGS, SAMPLERS = (20, 30, 50), (5.0, 7.5), ("euler", "dpmpp_2m", "ddim")

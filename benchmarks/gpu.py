@@ -55,7 +55,7 @@ def measured(arguments: argparse.Namespace) -> list[Row]:
     if not on_gpu:
         os.environ.setdefault(DEVICE_VARIABLE, "cpu:1")
     elif torch.cuda.device_count() == 1:
-        from hybrid_core.devices import own_gpu
+        from hybrid_core.machine.devices import own_gpu
 
         os.environ.setdefault(DEVICE_VARIABLE, own_gpu(torch.device("cuda", 0)).uuid)
     from benchmarks import gpu_arms, models

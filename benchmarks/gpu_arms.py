@@ -13,7 +13,7 @@ from benchmarks.report import Row, progress, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.config import Tuning
-from hybrid_core.report import Report, kinds
+from hybrid_core.telling.report import Report, kinds
 
 STEPS = 20
 FIXED = {  # schedules that do not depend on what random weights make of an image

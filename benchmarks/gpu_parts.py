@@ -16,11 +16,11 @@ from comfy.samplers import KSampler
 from benchmarks.echo import wait_for
 from benchmarks.models import Shape, inputs
 from hybrid_core.config import Tuning
-from hybrid_core.policy import policy_for
+from hybrid_core.course.policy import policy_for
+from hybrid_core.course.stepper import Stepper
 from hybrid_core.stages import plan
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import Splitter, tensors
-from hybrid_core.stepper import Stepper
 
 WARM_UP = 3
 

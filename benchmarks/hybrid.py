@@ -22,7 +22,7 @@ from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.config import Tuning
-from hybrid_core.report import Report, kinds
+from hybrid_core.telling.report import Report, kinds
 
 MODELS = ("SD3 shape, 9 blocks", "SDXL shape, half width")
 STEPS = 18

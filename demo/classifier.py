@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from demo import pictures
-from hybrid_core.demo_words import ATTRIBUTES
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 PATH = Path(__file__).parent / "weights" / "classifier.safetensors"
 log = logging.getLogger("demo.classifier")

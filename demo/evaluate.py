@@ -27,7 +27,7 @@ from torchvision.utils import save_image
 from demo import classifier, pictures
 from demo.networks import WEIGHTS
 from hybrid_core.comfy_bridge import demo_models
-from hybrid_core.demo_words import ATTRIBUTES
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 from nodes import common_ksampler
 
 SETTINGS = {"steps": 30, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal"}

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from hybrid_core.demo_words import VOCABULARY_SIZE
+from hybrid_core.comfy_bridge.demo_words import VOCABULARY_SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 PATCH = 4  # pixels of a latent's side: 64x64x3 pixels become 16x16x48 latents, exactly

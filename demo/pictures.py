@@ -1,6 +1,6 @@
 """Synthetic captioned pictures, drawn on the fly: one shape on a background.
 
-Every picture is described by one word for each attribute of hybrid_core.demo_words.
+Every picture is described by one word for each attribute of hybrid_core.comfy_bridge.demo_words.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from hybrid_core.demo_words import ATTRIBUTES, EMPTY, token
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES, EMPTY, token
 
 SIDE = 64  # pixels
 COUNTS = [len(words) for words in ATTRIBUTES.values()]

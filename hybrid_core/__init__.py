@@ -1,0 +1,1 @@
+"""One image on several devices."""

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from hybrid_core.comfy_bridge.attach import attach, watched
 from hybrid_core.config import MODES, Tuning
-from hybrid_core.report import Report
+from hybrid_core.telling.report import Report
 
 from .inputs import hybrid_inputs
 from .monitor import UI_KEY, announcer, watcher

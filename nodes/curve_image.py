@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from hybrid_core import curve, curve_figure
 from hybrid_core.comfy_bridge.attach import latest_report
+from hybrid_core.telling import curve, curve_figure
 
 from .schema import schema
 

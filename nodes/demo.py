@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from hybrid_core import demo_words
-from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge import demo_models, demo_words
 
 from .schema import schema
 

@@ -9,7 +9,7 @@ from typing import Any
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from hybrid_core.live import Address, Live, LiveNode
+from hybrid_core.telling.live import Address, Live, LiveNode
 
 log = logging.getLogger("hybrid_ksampler")
 RUN_EVENT = "hybrid_ksampler.run"

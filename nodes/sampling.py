@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from hybrid_core.comfy_bridge.attach import attach, log_report
 from hybrid_core.config import MODES, Tuning
-from hybrid_core.report import Report
+from hybrid_core.telling.report import Report
 from nodes import common_ksampler
 
 from .inputs import hybrid_inputs, sampler_inputs, sampler_outputs, seed_input

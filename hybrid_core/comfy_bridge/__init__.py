@@ -1,0 +1,1 @@
+"""ComfyUI: its samplers, models and conditioning."""

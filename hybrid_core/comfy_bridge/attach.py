@@ -19,9 +19,9 @@ from hybrid_core.comfy_bridge.partition import Announce, Partition
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
-from hybrid_core.policy import policy_for
-from hybrid_core.report import Nobody, Report, Watcher
-from hybrid_core.stepper import Stepper
+from hybrid_core.course.policy import policy_for
+from hybrid_core.course.stepper import Stepper
+from hybrid_core.telling.report import Nobody, Report, Watcher
 
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()

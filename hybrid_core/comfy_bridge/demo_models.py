@@ -18,7 +18,7 @@ import comfy.supported_models
 import comfy.utils
 import torch
 
-from hybrid_core import demo_words
+from hybrid_core.comfy_bridge import demo_words
 from hybrid_core.errors import ConfigError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "weights"

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from hybrid_core import devices
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.errors import ProtocolError
-from hybrid_core.run import CONTEXTS_KEPT
+from hybrid_core.machine import devices
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten, unflatten
+from hybrid_core.workers.lease import CONTEXTS_KEPT
 
 Fields = Mapping[str, Any]
 Tensors = Sequence[torch.Tensor]

@@ -10,12 +10,12 @@ import torch
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge.evaluation import Conds, Evaluation, Options, Prompts
 from hybrid_core.comfy_bridge.staging import Boundaries, Staging, with_each_forward
+from hybrid_core.course.policy import COND, UNCOND, Branch
+from hybrid_core.course.stepper import Decision, Stepper
 from hybrid_core.errors import NotPartitionable, NotSplittable
-from hybrid_core.policy import COND, UNCOND, Branch
-from hybrid_core.run import Run
-from hybrid_core.settled import settled
+from hybrid_core.machine.settled import settled
 from hybrid_core.stages.plan import Cut
-from hybrid_core.stepper import Decision, Stepper
+from hybrid_core.workers.lease import Run
 
 IN_FULL = Decision()
 ONE_EACH = "mode paper mixes one prompt with one negative prompt, here are more"

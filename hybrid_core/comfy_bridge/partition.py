@@ -17,11 +17,11 @@ from hybrid_core.comfy_bridge.parallelism import IN_FULL, Parallelism
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Tuning
+from hybrid_core.course.stepper import Stepper
 from hybrid_core.errors import NotPartitionable
-from hybrid_core.report import Report, StepRecord, Watcher
-from hybrid_core.run import Run
-from hybrid_core.settled import settled
-from hybrid_core.stepper import Stepper
+from hybrid_core.machine.settled import settled
+from hybrid_core.telling.report import Report, StepRecord, Watcher
+from hybrid_core.workers.lease import Run
 
 Announce = Callable[[str], None]
 

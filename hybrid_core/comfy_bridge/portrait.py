@@ -12,10 +12,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
 
-from hybrid_core.checksum import checksum, first_difference
 from hybrid_core.comfy_bridge.weights import weights
 from hybrid_core.config import DEVICE_VARIABLE
 from hybrid_core.errors import ReplicaMismatch
+from hybrid_core.machine.checksum import checksum, first_difference
 from hybrid_core.transport.carry import flatten
 
 OF_THE_CARD = {  # what ComfyUI chooses by the GPU, and what makes it choose alike

@@ -17,11 +17,11 @@ import comfy.supported_models
 import comfy.weight_adapter
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core.checksum import checksum
 from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
 from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import total_bytes, weights
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
+from hybrid_core.machine.checksum import checksum
 from hybrid_core.transport.carry import flatten
 
 _tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()

@@ -15,15 +15,15 @@ from typing import Any
 import comfy.model_management
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core import devices
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
 from hybrid_core.errors import WorkerError, WorkerTimeout
-from hybrid_core.report import Report
-from hybrid_core.run import Partner, Run
+from hybrid_core.machine import devices
 from hybrid_core.stages.plan import Cut
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.telling.report import Report
+from hybrid_core.workers.lease import Partner, Run
+from hybrid_core.workers.process.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
 WATCH_SECONDS = 1.0

@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from hybrid_core.config import WorkerDevice
-from hybrid_core.devices import own_gpu
 from hybrid_core.errors import NotPartitionable
+from hybrid_core.machine.devices import own_gpu
 
 WRAPPER_KEY = "hybrid_ksampler"
 INSIDE_FORWARD = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)

@@ -1,0 +1,1 @@
+"""diffusers: its pipelines and networks."""

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from hybrid_core.config import Tuning, check_mode
+from hybrid_core.course.policy import policy_for
+from hybrid_core.course.stepper import Stepper
 from hybrid_core.diffusers_bridge.branches import divided
 from hybrid_core.diffusers_bridge.parallelism import Parallelism
 from hybrid_core.diffusers_bridge.partition import Partition
@@ -21,11 +23,9 @@ from hybrid_core.diffusers_bridge.replica import ReplicaSource, check_network, o
 from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.diffusers_bridge.staging import Staging
 from hybrid_core.errors import NotPartitionable, NotSplittable
-from hybrid_core.policy import policy_for
-from hybrid_core.report import Report
-from hybrid_core.run import Partner, Run
 from hybrid_core.stages.plan import Cut
-from hybrid_core.stepper import Stepper
+from hybrid_core.telling.report import Report
+from hybrid_core.workers.lease import Partner, Run
 
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()

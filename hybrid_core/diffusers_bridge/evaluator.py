@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hybrid_core import devices
 from hybrid_core.diffusers_bridge.branches import CONDITIONING, Branch
 from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, NotSplittable, ProtocolError
-from hybrid_core.run import CONTEXTS_KEPT
+from hybrid_core.machine import devices
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten, unflatten
+from hybrid_core.workers.lease import CONTEXTS_KEPT
 
 Fields = Mapping[str, Any]
 Tensors = Sequence[torch.Tensor]

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from hybrid_core.course.policy import COND, UNCOND, Branch
+from hybrid_core.course.stepper import Decision, Stepper
 from hybrid_core.diffusers_bridge import branches
 from hybrid_core.diffusers_bridge.branches import Forward
 from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.diffusers_bridge.staging import Staging
 from hybrid_core.errors import NotSplittable
-from hybrid_core.policy import COND, UNCOND, Branch
-from hybrid_core.run import Run
-from hybrid_core.settled import settled
-from hybrid_core.stepper import Decision, Stepper
+from hybrid_core.machine.settled import settled
+from hybrid_core.workers.lease import Run
 
 
 class Parallelism:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import torch
 
+from hybrid_core.course.stepper import Decision
 from hybrid_core.diffusers_bridge.branches import Branch, Forward
 from hybrid_core.diffusers_bridge.parallelism import Parallelism
 from hybrid_core.errors import NotPartitionable
-from hybrid_core.report import Report
-from hybrid_core.run import Run
-from hybrid_core.settled import settled
-from hybrid_core.stepper import Decision
+from hybrid_core.machine.settled import settled
+from hybrid_core.telling.report import Report
+from hybrid_core.workers.lease import Run
 
 IN_FULL = Decision()
 Whole = Callable[[], torch.Tensor]

@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from hybrid_core import devices
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
-from hybrid_core.run import Partner
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.machine import devices
+from hybrid_core.workers.lease import Partner
+from hybrid_core.workers.process.host import WorkerHost
 
 DEFAULTS = Settings()
 _partners: dict[str, Partner] = {}

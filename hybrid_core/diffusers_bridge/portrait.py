@@ -11,8 +11,8 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import nn
 
-from hybrid_core.checksum import checksums, first_difference
 from hybrid_core.errors import ProtocolError, ReplicaMismatch
+from hybrid_core.machine.checksum import checksums, first_difference
 
 # every network that is shared, and what its forward returns
 NETWORKS: dict[str, tuple[Any, Any]] = {

@@ -9,7 +9,7 @@ import torch
 
 from hybrid_core.errors import ProtocolError
 from hybrid_core.transport import wire
-from hybrid_core.transport.arena import Arena
+from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.headers import Header, check_header, dtype_name
 
 

@@ -18,7 +18,7 @@ from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch, WorkerFailed
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.workers.process.host import WorkerHost
 
 KIND = "unet"
 

@@ -10,7 +10,7 @@ from helpers import Watched, sample
 from pack import node_classes
 
 from hybrid_core.comfy_bridge.attach import latest_report
-from hybrid_core.curve import UnreadableReport
+from hybrid_core.telling.curve import UnreadableReport
 
 
 @pytest.fixture

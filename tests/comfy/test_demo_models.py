@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from demo import networks
-from hybrid_core import demo_words
-from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge import demo_models, demo_words
 from hybrid_core.errors import ConfigError, UnknownWordError
 
 PROMPT = "large red circle, top-left, navy background, striped"

@@ -17,9 +17,9 @@ from helpers import Watched, bring_up, sample, wait_until
 
 from hybrid_core.comfy_bridge import partition as partition_module
 from hybrid_core.transport import wire
-from hybrid_core.transport.host_arena import HostArena
-from hybrid_core.worker import host as host_module
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.transport.arenas.host_arena import HostArena
+from hybrid_core.workers.process import host as host_module
+from hybrid_core.workers.process.host import WorkerHost
 
 KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
@@ -148,7 +148,7 @@ def test_worker_hung_in_mid_step(own_session, model, partitioned):
     session.partner().contexts.clear()
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybrid_core.run.Run._context_number", lambda *_: 0)
+        patch.setattr("hybrid_core.workers.lease.Run._context_number", lambda *_: 0)
         seen = sample(watched.model, KIND)
     assert time.monotonic() - began < 20
     assert torch.equal(seen, partitioned) or (seen - partitioned).norm() / partitioned.norm() < 1e-5

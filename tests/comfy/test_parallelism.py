@@ -14,11 +14,11 @@ from helpers import Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
-from hybrid_core.policy import Paper, PaperParameters, Seen
-from hybrid_core.report import kinds
+from hybrid_core.course.policy import Paper, PaperParameters, Seen
+from hybrid_core.course.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
 from hybrid_core.stages.swap import Splitter
-from hybrid_core.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
-from hybrid_core.transport.host_arena import HostArena
+from hybrid_core.telling.report import kinds
+from hybrid_core.transport.arenas.host_arena import HostArena
 
 KINDS = list(demo_models.KINDS)
 FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule

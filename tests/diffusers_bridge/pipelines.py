@@ -16,9 +16,9 @@ from diffusers import (
 )
 
 from demo import networks
-from hybrid_core import demo_words
+from hybrid_core.comfy_bridge import demo_words
 from hybrid_core.diffusers_bridge.attach import hybrid
-from hybrid_core.report import Report
+from hybrid_core.telling.report import Report
 
 STEPS = 50
 POSITIVE = "large red circle, left, sky, plain"

@@ -15,11 +15,11 @@ from pipelines import STEPS, TINY, ddim, network, relative, sd3, sdxl, shared, s
 
 import hybrid_core.diffusers_bridge
 from hybrid_core.config import Tuning
+from hybrid_core.course.policy import LAST_EXACT, Known, Seen, policy_for
 from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.errors import ConfigError
-from hybrid_core.policy import LAST_EXACT, Known, Seen, policy_for
-from hybrid_core.report import kinds
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.telling.report import kinds
+from hybrid_core.workers.process.host import WorkerHost
 
 EQUAL = 1e-4
 CLOSE = 0.02

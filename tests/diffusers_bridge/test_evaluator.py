@@ -12,7 +12,7 @@ from hybrid_core.diffusers_bridge.replica import ReplicaSource
 from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.errors import NotPartitionable, NotSplittable, ProtocolError, ReplicaMismatch
 from hybrid_core.transport.carry import flatten, unflatten
-from hybrid_core.worker.entry import evaluator as evaluator_for
+from hybrid_core.workers.process.entry import evaluator as evaluator_for
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from pipelines import NEGATIVE, POSITIVE, STEPS, demo, relative, shared
 
 from demo.networks import LATENT_SCALE
 from hybrid_core.config import Settings, Tuning
-from hybrid_core.report import kinds
+from hybrid_core.telling.report import kinds
 
 COMFYUI = os.environ.get("COMFYUI_DIR")
 if COMFYUI is None:

@@ -12,7 +12,7 @@ import urllib.request
 import aiohttp
 import pytest
 
-from hybrid_core.live import GAP_SECONDS
+from hybrid_core.telling.live import GAP_SECONDS
 
 from .graphs import custom, graph
 from .test_server import until_shared, wait_until

@@ -39,7 +39,7 @@ if not TAKEN:
 from hybrid_core.comfy_bridge import demo_models  # noqa: E402
 from hybrid_core.comfy_bridge.session import Session  # noqa: E402
 from hybrid_core.config import DEVICE_VARIABLE, Settings  # noqa: E402
-from hybrid_core.devices import own_gpu  # noqa: E402
+from hybrid_core.machine.devices import own_gpu  # noqa: E402
 
 PLANES = ("cuda_ipc", "host_pinned")
 if COUNT == 1 and WHY_NOT is None:

@@ -24,11 +24,11 @@ sys.path += [str(ROOT), str(ROOT / "tests" / "unit")]
 import echo_process  # noqa: E402
 import torch  # noqa: E402
 
-from hybrid_core import devices  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
 from hybrid_core.errors import WorkerError  # noqa: E402
-from hybrid_core.worker import host as host_module  # noqa: E402
-from hybrid_core.worker.host import WorkerHost  # noqa: E402
+from hybrid_core.machine import devices  # noqa: E402
+from hybrid_core.workers.process import host as host_module  # noqa: E402
+from hybrid_core.workers.process.host import WorkerHost  # noqa: E402
 
 OWN = torch.device("cuda", 0)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_core import devices, nvml
 from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
 from hybrid_core.errors import NotPartitionable, NvmlError, WorkerFailed
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.machine import devices, nvml
+from hybrid_core.workers.process.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = torch.device("cuda", 0)

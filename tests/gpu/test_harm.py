@@ -24,7 +24,7 @@ from test_faults import (  # noqa: F401
 )
 
 from hybrid_core.comfy_bridge.session import Session
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.workers.process.host import WorkerHost
 
 pytestmark = pytest.mark.slow
 WORKERS_BYTES = 256 << 20

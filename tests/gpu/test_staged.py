@@ -27,7 +27,7 @@ from test_parallelism import (  # noqa: F401
 
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Settings
-from hybrid_core.report import kinds
+from hybrid_core.telling.report import kinds
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybrid_core.worker import entry
+from hybrid_core.workers.process import entry
 
 
 class Inverter:

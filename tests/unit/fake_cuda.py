@@ -19,7 +19,7 @@ import torch
 from fake_cuda_machine import Machine, Memory, Op, Point
 
 from hybrid_core.errors import CudaFailed
-from hybrid_core.transport.cuda_calls import Event, IpcCalls, Stream
+from hybrid_core.transport.arenas.cuda_calls import Event, IpcCalls, Stream
 
 NONSENSE = 0xA5
 PAGE = 2 << 20

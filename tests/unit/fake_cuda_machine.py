@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybrid_core.errors import CudaFailed
-from hybrid_core.transport.cuda_calls import HANDLE_BYTES
+from hybrid_core.transport.arenas.cuda_calls import HANDLE_BYTES
 
 
 @dataclass

@@ -20,10 +20,11 @@ from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import CudaFailed, PlaneUnavailable, WorkerDied
 from hybrid_core.transport import wire
 from hybrid_core.transport.channel import Channel
-from hybrid_core.worker import host, loop, plane_choice
-from hybrid_core.worker.agreement import Side
-from hybrid_core.worker.data_planes import DataPlanes
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.transport.choice import plane_choice
+from hybrid_core.transport.choice.agreement import Side
+from hybrid_core.transport.choice.data_planes import DataPlanes
+from hybrid_core.workers.process import host, loop
+from hybrid_core.workers.process.host import WorkerHost
 
 STOP = wire.encode("stop", 0, {})
 

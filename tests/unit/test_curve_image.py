@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from hybrid_core import curve, curve_figure
-from hybrid_core.curve import UnreadableReport
-from hybrid_core.report import Report, StepRecord
+from hybrid_core.telling import curve, curve_figure
+from hybrid_core.telling.curve import UnreadableReport
+from hybrid_core.telling.report import Report, StepRecord
 
 KINDS = "EEEEEpEppEpppEEE"  # two refreshes, three steps of Fully-Connecting
 NAMES = {"E": "exact", "p": "pipelined", "L": "local", "s": "single"}

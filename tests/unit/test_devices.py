@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hybrid_core import devices, nvml
 from hybrid_core.config import VISIBLE
 from hybrid_core.errors import NotPartitionable, NvmlError, WorkerFailed
-from hybrid_core.nvml import Gpu
+from hybrid_core.machine import devices, nvml
+from hybrid_core.machine.nvml import Gpu
 
 GB = 10**9
 CARDS = {"3090": (8, 6, 24), "4090": (8, 9, 24), "4080": (8, 9, 16), "A100": (8, 0, 40)}

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hybrid_core.discrepancy import difference, mean, prediction, projection, rel_mae
+from hybrid_core.course.discrepancy import difference, mean, prediction, projection, rel_mae
 
 SHAPES = [(1, 4, 8, 8), (3, 16, 8, 6), (2, 16, 5, 8, 8), (1, 1, 640)]  # the last: packed latents
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from hybrid_core.live import GAP_SECONDS, KEPT, Address, Live, LiveNode
-from hybrid_core.report import Report, StepRecord
+from hybrid_core.telling.live import GAP_SECONDS, KEPT, Address, Live, LiveNode
+from hybrid_core.telling.report import Report, StepRecord
 
 ADDRESS = Address("4:2", "p", "w", "page")
 

@@ -24,11 +24,11 @@ from hybrid_core.errors import (
     ProtocolError,
     WorkerTimeout,
 )
-from hybrid_core.transport import cuda_arena, cuda_calls, pinned_arena
-from hybrid_core.transport.cuda_arena import ExportedArena, OpenedArena, shared_bytes
+from hybrid_core.transport.arenas import cuda_arena, cuda_calls, pinned_arena
+from hybrid_core.transport.arenas.cuda_arena import ExportedArena, OpenedArena, shared_bytes
+from hybrid_core.transport.arenas.host_arena import HostArena, block_bytes
+from hybrid_core.transport.arenas.pinned_arena import PinnedArena
 from hybrid_core.transport.headers import DTYPES
-from hybrid_core.transport.host_arena import HostArena, block_bytes
-from hybrid_core.transport.pinned_arena import PinnedArena
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOT = 8192

@@ -12,10 +12,10 @@ from fake_worker import World
 
 from hybrid_core.config import Settings, Tuning, WorkerDevice
 from hybrid_core.errors import ConfigError, WorkerDied
-from hybrid_core.report import Report
-from hybrid_core.run import Partner, Run
-from hybrid_core.transport import planes
-from hybrid_core.transport.selftest import exchanges
+from hybrid_core.telling.report import Report
+from hybrid_core.transport.choice import planes
+from hybrid_core.transport.choice.selftest import exchanges
+from hybrid_core.workers.lease import Partner, Run
 
 GPU_WORKER = WorkerDevice("GPU 1", {}, uuid="GPU-1")
 TENSOR = torch.arange(1000, dtype=torch.float32).reshape(10, 100)

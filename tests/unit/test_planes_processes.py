@@ -14,8 +14,8 @@ import torch
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import WorkerDied
 from hybrid_core.transport.headers import DTYPES
-from hybrid_core.worker import host as host_module
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.workers.process import host as host_module
+from hybrid_core.workers.process.host import WorkerHost
 
 EXCHANGES = 500
 

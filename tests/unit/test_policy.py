@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_core.config import Tuning
-from hybrid_core.errors import ConfigError
-from hybrid_core.policy import (
+from hybrid_core.course.policy import (
     COND,
     EPSILON_PARAMETERS,
     FIRST_EXACT,
@@ -26,6 +25,7 @@ from hybrid_core.policy import (
     policy_for,
     step_lengths,
 )
+from hybrid_core.errors import ConfigError
 
 
 def published_rule(curve, parameters, steps):

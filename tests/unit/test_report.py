@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hybrid_core.report import Report, StepRecord
+from hybrid_core.telling.report import Report, StepRecord
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Settings, the worker's device, the demo's words, checksums, the layers."""
+"""Settings, the worker's device, the demo's words, checksums."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_core import demo_words
-from hybrid_core.checksum import checksum, first_difference
+from hybrid_core.comfy_bridge import demo_words
 from hybrid_core.config import Settings, check_mode, processor_cores
 from hybrid_core.errors import ConfigError, UnknownWordError
+from hybrid_core.machine.checksum import checksum, first_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,80 +92,3 @@ def test_first_difference_names_the_weight():
     assert first_difference({"a": 1}, {"a": 1}) is None
     assert first_difference({"a": 1, "b": 2}, {"a": 1, "b": 3}) == "b"
     assert first_difference({"a": 1}, {"a": 1, "c": 0}) == "c"
-
-
-# modules import only from their own rank or a lower one; the worker's entry composes its process
-RANKS = [
-    (
-        "errors",
-        "config",
-        "nvml",
-        "devices",
-        "demo_words",
-        "checksum",
-        "policy",
-        "report",
-        "live",
-        "curve",
-        "settled",
-    ),
-    ("curve_figure",),
-    ("transport",),
-    ("worker",),
-    ("stages", "discrepancy", "guidance", "features", "trajectory", "stepper", "run"),
-    ("comfy_bridge", "diffusers_bridge"),
-]
-COMPOSES = {Path("hybrid_core/worker/entry.py")}
-WITHOUT_TORCH = (
-    "errors",
-    "config",
-    "policy",
-    "report",
-    "live",
-    "stages/plan",
-    "demo_words",
-    "nvml",
-    "transport/wire",
-    "transport/shared_memory",
-)
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def rank(module):
-    names = module.split(".")
-    if names[0] != "hybrid_core" or len(names) < 2:
-        return -1
-    return next(i for i, group in enumerate(RANKS) if names[1] in group)
-
-
-def test_imports_point_down():
-    for path in sorted((ROOT / "hybrid_core").rglob("*.py")):
-        relative = path.relative_to(ROOT)
-        if relative in COMPOSES or path.name == "__init__.py":
-            continue
-        own = rank(".".join(relative.with_suffix("").parts))
-        for module in imports(path):
-            assert rank(module) <= own, f"{relative} imports {module}"
-
-
-@pytest.mark.parametrize("name", [*WITHOUT_TORCH, "worker/entry"])
-def test_what_the_worker_imports_first_does_not_import_torch(name):
-    tree = ast.parse((ROOT / "hybrid_core" / f"{name}.py").read_text())
-    top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-    modules = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in top]
-    assert not [m for m in modules if m.split(".")[0] == "torch"]
-    own = [m.removeprefix("hybrid_core.").replace(".", "/") for m in modules if "hybrid" in m]
-    assert set(own) <= {*WITHOUT_TORCH, "transport"}
-
-
-def test_package_markers_are_empty():
-    for path in (ROOT / "hybrid_core").rglob("__init__.py"):
-        assert path.read_text() == ""

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from hybrid_core.settled import settled
+from hybrid_core.machine.settled import settled
 
 
 class Stream:

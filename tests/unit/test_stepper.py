@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hybrid_core.config import Tuning
-from hybrid_core.policy import (
+from hybrid_core.course.policy import (
     COND,
     Adaptive,
     Exact,
@@ -17,8 +17,8 @@ from hybrid_core.policy import (
     policy_for,
     step_lengths,
 )
-from hybrid_core.report import Report, kinds
-from hybrid_core.stepper import MULTISTEP, SEVERAL_CALLS, UNFORESEEN, Stepper
+from hybrid_core.course.stepper import MULTISTEP, SEVERAL_CALLS, UNFORESEEN, Stepper
+from hybrid_core.telling.report import Report, kinds
 
 STEPS = 20
 SIGMAS = [1 - i / STEPS for i in range(STEPS + 1)]

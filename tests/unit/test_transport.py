@@ -22,12 +22,13 @@ from hybrid_core.errors import (
     WorkerDied,
     WorkerTimeout,
 )
-from hybrid_core.transport import shared_memory, wire
+from hybrid_core.transport import wire
+from hybrid_core.transport.arenas import shared_memory
+from hybrid_core.transport.arenas.host_arena import HostArena, block_bytes
 from hybrid_core.transport.bulk import Assembly, pieces
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.headers import DTYPES, check_header
-from hybrid_core.transport.host_arena import HostArena, block_bytes
 
 
 def arenas(slot=4096):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from hybrid_core import discrepancy
-from hybrid_core.discrepancy import UNSEEN, Tensor
-from hybrid_core.policy import COND, Branch
+from hybrid_core.course import discrepancy
+from hybrid_core.course.discrepancy import UNSEEN, Tensor
+from hybrid_core.course.policy import COND, Branch
 from hybrid_core.stages.swap import alike, mapped, tensors
 
 

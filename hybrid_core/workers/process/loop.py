@@ -13,11 +13,11 @@ import torch
 
 from hybrid_core.errors import HybridError, ProtocolError
 from hybrid_core.transport import wire
+from hybrid_core.transport.arenas.shared_memory import Ticket, attach
 from hybrid_core.transport.bulk import Assembly
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.shared_memory import Ticket, attach
-from hybrid_core.worker.data_planes import DataPlanes
-from hybrid_core.worker.entry import Arrivals
+from hybrid_core.transport.choice.data_planes import DataPlanes
+from hybrid_core.workers.process.entry import Arrivals
 
 log = logging.getLogger("hybrid_ksampler.worker")
 

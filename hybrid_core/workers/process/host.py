@@ -27,13 +27,13 @@ from hybrid_core.errors import (
     WorkerTimeout,
 )
 from hybrid_core.transport import wire
-from hybrid_core.transport.arena import Arena
+from hybrid_core.transport.arenas.arena import Arena
+from hybrid_core.transport.arenas.host_arena import HostArena, block_bytes
+from hybrid_core.transport.arenas.shared_memory import SharedMemory
 from hybrid_core.transport.bulk import pieces
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.host_arena import HostArena, block_bytes
-from hybrid_core.transport.shared_memory import SharedMemory
-from hybrid_core.worker import entry, spawning
-from hybrid_core.worker.plane_choice import PlaneChoice
+from hybrid_core.transport.choice.plane_choice import PlaneChoice
+from hybrid_core.workers.process import entry, spawning
 
 log = logging.getLogger("hybrid_ksampler")
 Tick = Callable[[], None]

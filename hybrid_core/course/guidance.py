@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hybrid_core import discrepancy
-from hybrid_core.discrepancy import UNSEEN, Tensor
-from hybrid_core.policy import COND, UNCOND, Branch
+from hybrid_core.course import discrepancy
+from hybrid_core.course.discrepancy import UNSEEN, Tensor
+from hybrid_core.course.policy import COND, UNCOND, Branch
 
 
 class Difference:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch.multiprocessing
 
-PACK_ROOT = Path(__file__).resolve().parents[2]
+PACK_ROOT = Path(__file__).resolve().parents[3]
 _lock = threading.Lock()
 
 

@@ -6,10 +6,10 @@ import os
 
 import torch
 
-from hybrid_core import nvml
 from hybrid_core.config import DEVICE_VARIABLE, VISIBLE, WorkerDevice, processor_cores
 from hybrid_core.errors import ConfigError, NotPartitionable, NvmlError, WorkerFailed
-from hybrid_core.nvml import Gpu
+from hybrid_core.machine import nvml
+from hybrid_core.machine.nvml import Gpu
 
 NONE = "none"
 

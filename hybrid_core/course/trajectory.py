@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hybrid_core import discrepancy
-from hybrid_core.discrepancy import Tensor
+from hybrid_core.course import discrepancy
+from hybrid_core.course.discrepancy import Tensor
 
 UNEXPECTED_STEP = 0.5  # of a step's length; noise gives 1 and more, deterministic steps 0.02-0.4
 FIRST_ORDER = 0.02  # of a step's length: how far from Euler's step a first-order sampler's may be

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hybrid_core.errors import CudaFailed, ProtocolError
-from hybrid_core.transport.cuda_calls import HANDLE_BYTES, Event, IpcCalls, Stream
+from hybrid_core.transport.arenas.cuda_calls import HANDLE_BYTES, Event, IpcCalls, Stream
 from hybrid_core.transport.headers import SLOTS, Header, in_slot, lay_out
 
 UNIT = 2 << 20  # CUDA shares whole pages of this size: a smaller block would show its neighbours

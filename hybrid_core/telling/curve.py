@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_core.errors import HybridError
-from hybrid_core.report import LETTERS
+from hybrid_core.telling.report import LETTERS
 
 KINDS = (*LETTERS, "refresh")
 

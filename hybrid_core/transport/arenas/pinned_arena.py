@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from hybrid_core.errors import CudaFailed, WorkerTimeout
-from hybrid_core.transport.cuda_calls import CudaCalls
+from hybrid_core.transport.arenas.cuda_calls import CudaCalls
+from hybrid_core.transport.arenas.host_arena import HostArena
 from hybrid_core.transport.headers import SLOTS, Header, in_slot, lay_out
-from hybrid_core.transport.host_arena import HostArena
 
 PIECE = 1 << 20
 STALLED_SECONDS = 5.0

@@ -18,14 +18,14 @@ import torch
 from hybrid_core.config import WorkerDevice
 from hybrid_core.errors import PlaneUnavailable, WorkerDied, WorkerTimeout
 from hybrid_core.transport import wire
-from hybrid_core.transport.arena import Arena
+from hybrid_core.transport.arenas.arena import Arena
+from hybrid_core.transport.arenas.cuda_arena import ExportedArena
+from hybrid_core.transport.arenas.cuda_calls import CudaCalls, IpcCalls
+from hybrid_core.transport.arenas.host_arena import HostArena
+from hybrid_core.transport.arenas.pinned_arena import PinnedArena
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.cuda_arena import ExportedArena
-from hybrid_core.transport.cuda_calls import CudaCalls, IpcCalls
-from hybrid_core.transport.host_arena import HostArena
-from hybrid_core.transport.pinned_arena import PinnedArena
-from hybrid_core.transport.planes import CUDA_IPC, HOST, HOST_PINNED
-from hybrid_core.transport.selftest import Patterns, exchanges
+from hybrid_core.transport.choice.planes import CUDA_IPC, HOST, HOST_PINNED
+from hybrid_core.transport.choice.selftest import Patterns, exchanges
 
 
 class Unsound(PlaneUnavailable):

@@ -9,10 +9,10 @@ import torch
 
 from hybrid_core.config import AUTO, Settings, WorkerDevice
 from hybrid_core.errors import PlaneUnavailable, WorkerDied, WorkerTimeout
-from hybrid_core.transport import planes
-from hybrid_core.transport.arena import Arena
+from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.channel import Channel
-from hybrid_core.worker.agreement import Agreement, Side
+from hybrid_core.transport.choice import planes
+from hybrid_core.transport.choice.agreement import Agreement, Side
 
 log = logging.getLogger("hybrid_ksampler")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybrid_core.curve import KINDS, Curve, Step
 from hybrid_core.errors import HybridError
+from hybrid_core.telling.curve import KINDS, Curve, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

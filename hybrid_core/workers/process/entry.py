@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from hybrid_core.transport.shared_memory import Ticket
+from hybrid_core.transport.arenas.shared_memory import Ticket
 from hybrid_core.transport.wire import MAX_BYTES
 
 
@@ -30,7 +30,7 @@ def main(
     arrivals = Arrivals(connection, inbox)
     threading.Thread(target=arrivals.read, name="reader", daemon=True).start()
 
-    from hybrid_core.worker.loop import serve
+    from hybrid_core.workers.process.loop import serve
 
     serve(connection, ticket, arrivals, len(cores), lambda: evaluator(boot))
     os._exit(0)  # there is nothing to save, and other libraries' threads may take their time

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hybrid_core import discrepancy
-from hybrid_core.discrepancy import UNSEEN, Tensor
-from hybrid_core.features import Features
-from hybrid_core.guidance import Guidance, unseen
-from hybrid_core.policy import COND, FIRST_EXACT, UNCOND, Branch, Known, Policy, Seen
-from hybrid_core.report import StepRecord
-from hybrid_core.trajectory import MEASURES, Trajectory
+from hybrid_core.course import discrepancy
+from hybrid_core.course.discrepancy import UNSEEN, Tensor
+from hybrid_core.course.features import Features
+from hybrid_core.course.guidance import Guidance, unseen
+from hybrid_core.course.policy import COND, FIRST_EXACT, UNCOND, Branch, Known, Policy, Seen
+from hybrid_core.course.trajectory import MEASURES, Trajectory
+from hybrid_core.telling.report import StepRecord
 
 SAME_SIGMA = 1e-4  # relative
 MULTISTEP = 1.5  # of a prediction counts in dpmpp_2m's step at equal spacing, -0.5 in the next

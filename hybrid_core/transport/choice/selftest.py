@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hybrid_core.transport.arena import Arena
-from hybrid_core.transport.cuda_calls import CudaCalls
+from hybrid_core.transport.arenas.arena import Arena
+from hybrid_core.transport.arenas.cuda_calls import CudaCalls
 
 LARGEST = 4 << 20
 SHIFTS = 256

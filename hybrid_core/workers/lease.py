@@ -23,10 +23,10 @@ from hybrid_core.errors import (
     WorkerFailed,
     WorkerStopped,
 )
-from hybrid_core.report import Report
+from hybrid_core.telling.report import Report
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import flatten, unflatten
-from hybrid_core.worker.host import WorkerHost
+from hybrid_core.workers.process.host import WorkerHost
 
 log = logging.getLogger("hybrid_ksampler")
 

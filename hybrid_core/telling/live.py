@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid_core.report import Report, StepRecord
+from hybrid_core.telling.report import Report, StepRecord
 
 log = logging.getLogger("hybrid_ksampler")
 KEPT = 32  # runs, oldest out first

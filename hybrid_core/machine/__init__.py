@@ -1,0 +1,1 @@
+"""The machine: GPUs, their driver, moments and checksums."""

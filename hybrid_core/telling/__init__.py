@@ -1,0 +1,1 @@
+"""What a run did: its report, its messages to the page, its curve."""

@@ -1,0 +1,1 @@
+"""Which kind of shared memory is used, found by trying."""

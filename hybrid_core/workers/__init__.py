@@ -1,0 +1,1 @@
+"""Other devices that evaluate beside this process."""

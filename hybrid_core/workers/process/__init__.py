@@ -1,0 +1,1 @@
+"""A worker that is a process of its own."""
