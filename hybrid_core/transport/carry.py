@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,6 +50,25 @@ def flatten(value: Any, tensors: list[torch.Tensor], where: str = "value") -> An
     if isinstance(value, uuid.UUID):
         return {"uuid": value.hex}
     raise NotPartitionable(f"{where} is a {type(value).__name__}, which cannot leave this process")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A value that can leave this process."""
+
+    tree: Any
+    tensors: list[torch.Tensor]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+
+def carry(value: Any, where: str = "value") -> Carried:
+    """`value`, ready to leave. Raises NotPartitionable like `flatten`."""
+    tensors: list[torch.Tensor] = []
+    return Carried(flatten(value, tensors, where), tensors)
 
 
 def unflatten(tree: Any, tensors: Sequence[torch.Tensor], depth: int = 0) -> Any:

@@ -4,8 +4,7 @@
     load    build a replica                   ready    the worker's ComfyUI is up
     chunk   a piece of a bulk transfer        more     the piece was taken
     conds   conditioning of a run             ok       done, with what was asked for
-    step    evaluate one branch               result   denoised latents, a boundary
-    stage   evaluate stage A of one branch
+    evaluate  a part of an evaluation         result   its outputs, features at the cut
     forget  drop a replica                    failed   could not, with the reason
     status  report memory and replicas
     plane   move tensors another way from now on
@@ -28,7 +27,7 @@ from hybrid_core.errors import ProtocolError
 
 REQUESTS = frozenset(
     {
-        "load", "chunk", "conds", "step", "stage", "forget", "status", "plane", "probe", "cancel",
+        "load", "chunk", "conds", "evaluate", "forget", "status", "plane", "probe", "cancel",
         "stop",
     }
 )  # fmt: skip
