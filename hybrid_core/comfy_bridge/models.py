@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -15,6 +16,7 @@ from hybrid_core.comfy_bridge.portrait import portrait
 from hybrid_core.errors import ProtocolError
 from hybrid_core.stages.staging import Each
 from hybrid_core.transport import wire
+from hybrid_core.workers.evaluator import latents_and_level
 
 Tensor = torch.Tensor
 
@@ -49,8 +51,9 @@ class ComfyModels:
     def context(self, data: Any) -> Any:
         return conds.restore(data)
 
-    def evaluate(self, context: Any, x: Tensor, sigma: Tensor, each: Each | None) -> list[Tensor]:
+    def evaluate(self, context: Any, inputs: Sequence[Tensor], each: Each | None) -> list[Tensor]:
         self.network()
+        x, sigma = latents_and_level(inputs)
         branches, options = context
         if each is not None:
             options = with_each_forward(options, each)

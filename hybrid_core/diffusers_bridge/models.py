@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, ProtocolError
 from hybrid_core.stages.staging import Each
 from hybrid_core.transport import wire
+from hybrid_core.workers.evaluator import latents_and_level
 
 Tensor = torch.Tensor
 
@@ -55,10 +57,11 @@ class DiffusersModels:
         return data
 
     def evaluate(
-        self, context: dict[str, Any], x: Tensor, sigma: Tensor, each: Each | None
+        self, context: dict[str, Any], inputs: Sequence[Tensor], each: Each | None
     ) -> list[Tensor]:
-        """sigma: the timestep, () or (B,)."""
-        return [Branch(x, sigma, context).evaluate(self.network(), each)]
+        network = self.network()
+        x, timestep = latents_and_level(inputs)
+        return [Branch(x, timestep, context).evaluate(network, each)]
 
     def forget(self, base_key: str) -> None:
         if base_key == self._key:

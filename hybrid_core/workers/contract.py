@@ -78,6 +78,11 @@ class Worker(Protocol):
     @property
     def data_plane_reason(self) -> str | None: ...
 
+    @property
+    def data_plane_missed(self) -> str | None:
+        """In words, when tensors do not travel as was preferred."""
+        ...
+
     def start(self) -> None:
         """Start it if there is none; returns at once. Raises WorkerFailed."""
         ...
@@ -93,8 +98,8 @@ class Worker(Protocol):
         """
         ...
 
-    def prefer(self, data_plane: str) -> str | None:
-        """How tensors are to travel from now on; in words why they do not, None where they do."""
+    def prefer(self, data_plane: str) -> None:
+        """How tensors are to travel from now on."""
         ...
 
     def load(self, replica: Carried, tick: Tick) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,13 @@ from hybrid_core.workers.contract import Part
 
 Tensor = torch.Tensor
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
+
+
+def latents_and_level(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """What an evaluation is given: (B, ...), and sigma or a timestep. Raises ProtocolError."""
+    if len(inputs) != 2:
+        raise ProtocolError(f"{len(inputs)} tensors came, expected latents and a noise level")
+    return inputs[0], inputs[1]
 
 
 class Models(Protocol):
@@ -34,8 +42,11 @@ class Models(Protocol):
         """What `evaluate` takes, from data on this device. Raises ProtocolError."""
         ...
 
-    def evaluate(self, context: Any, x: Tensor, sigma: Tensor, each: Each | None) -> list[Tensor]:
-        """One output for each branch of the context; `each` runs the forward passes."""
+    def evaluate(self, context: Any, inputs: Sequence[Tensor], each: Each | None) -> list[Tensor]:
+        """One output for each branch of the context; `each` runs the forward passes.
+
+        inputs: for `latents_and_level`. Raises ProtocolError.
+        """
         ...
 
     def forget(self, base_key: str) -> None: ...
@@ -73,21 +84,22 @@ class Evaluator:
         self.models.forget(base_key)
 
     def evaluate(
-        self, number: int, x: Tensor, sigma: Tensor, part: Part
+        self, number: int, inputs: Sequence[Tensor], part: Part
     ) -> tuple[list[Tensor], Boundaries | None]:
         """Outputs of the context's branches, and what a unit returned where that is asked for."""
         if number not in self._contexts:
             raise ProtocolError(f"an evaluation asks for context {number}, which is not held")
         context = self._contexts[number]
-        x, sigma = x.to(self.models.device), sigma.to(self.models.device)
+        inputs = [tensor.to(self.models.device) for tensor in inputs]
         taken: Boundaries = {}
         if part.upto is not None:
             stop = self._stopping(part.upto, taken)
-            self.models.evaluate(context, x, sigma, stop)
+            self.models.evaluate(context, inputs, stop)
             return [], taken
         if part.keep is not None:
-            return self.models.evaluate(context, x, sigma, self._keeping(part.keep, taken)), taken
-        return self.models.evaluate(context, x, sigma, None), None
+            keep = self._keeping(part.keep, taken)
+            return self.models.evaluate(context, inputs, keep), taken
+        return self.models.evaluate(context, inputs, None), None
 
     def _stopping(self, last: int, taken: Boundaries) -> Each:
         splitter = self._splitter(last)

@@ -30,7 +30,7 @@ class InlineWorker:
         self.started_at = self.last_used = time.monotonic()
         self.start_seconds: float | None = None
         self.bytes_sent = self.bytes_received = 0
-        self.data_plane, self.data_plane_reason = "host", None
+        self.data_plane, self.data_plane_reason, self.data_plane_missed = "host", None, None
         self._make_models = make_models
         self._evaluator: Evaluator | None = None
         self._number = 0
@@ -51,8 +51,8 @@ class InlineWorker:
     def idle(self) -> bool:
         return self._waiting is None
 
-    def prefer(self, data_plane: str) -> str | None:
-        return None
+    def prefer(self, data_plane: str) -> None:
+        pass
 
     def load(self, replica: Carried, tick: Tick) -> int:
         data = self._sent(replica)
@@ -71,8 +71,8 @@ class InlineWorker:
         return self._up().models.status()
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
-        at, level = self._sent(carry((x, sigma)))
-        return self._post(lambda: self._up().evaluate(context, at, level, part))
+        inputs = self._sent(carry((x, sigma)))
+        return self._post(lambda: self._up().evaluate(context, inputs, part))
 
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device

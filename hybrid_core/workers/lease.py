@@ -103,7 +103,7 @@ class Lease:
         worker, holdings, source = self.worker, self.holdings, self._source
         if source.key in holdings.refused:
             raise ReplicaMismatch(holdings.refused[source.key])
-        missed = worker.prefer(self._plane)
+        worker.prefer(self._plane)
         if self._epoch is None:
             worker.start()
             self._epoch = worker.epoch
@@ -112,7 +112,7 @@ class Lease:
         holdings.sync()
         if not worker.ready():
             return False
-        self._note_plane(missed)
+        self._note_plane()
         if holdings.loading is not None and not self._taken_in(holdings.loading, may_verify):
             return False
         if not worker.idle():
@@ -127,7 +127,8 @@ class Lease:
         holdings.loading = Loading(worker.load(replica, self._tick), source.key, since)
         return False
 
-    def _note_plane(self, missed: str | None) -> None:
+    def _note_plane(self) -> None:
+        missed = self.worker.data_plane_missed
         if self._report.data_plane is None and missed is not None:
             self._report.note(missed)
         self._report.data_plane = self.worker.data_plane

@@ -61,4 +61,4 @@ def own_session():
     yield make
     for one in made:
         one.stop()
-        assert one.partner().host.pid is None
+        assert one.holdings().worker.pid is None

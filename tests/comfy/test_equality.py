@@ -147,11 +147,11 @@ def test_attaching_twice_replaces_the_first_attachment(demo, session):
 
 def test_second_run_with_the_same_model_reloads_nothing(demo, session):
     bring_up(session, demo["unet"])
-    partner = session.partner()
-    pid, loads, epoch = partner.host.pid, partner.loads, partner.host.epoch
+    holdings = session.holdings()
+    pid, loads, epoch = holdings.worker.pid, holdings.loads, holdings.worker.epoch
     for seed in (1, 2):
         sample(Watched(demo["unet"], session).model, "unet", seed=seed)
-    assert (partner.host.pid, partner.loads, partner.host.epoch) == (pid, loads, epoch)
+    assert (holdings.worker.pid, holdings.loads, holdings.worker.epoch) == (pid, loads, epoch)
 
 
 def test_unknown_mode_is_an_error_that_lists_the_modes(demo):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management
@@ -15,11 +16,10 @@ import pytest
 import torch
 from helpers import Watched, bring_up, sample, wait_until
 
-from hybrid_core.comfy_bridge import partition as partition_module
+from hybrid_core.driver.driver import Driver
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.host_arena import HostArena
-from hybrid_core.workers.process import host as host_module
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
@@ -59,14 +59,14 @@ def next_run_works(session, model, partitioned):
         assert watched.reports[0].local == 0
 
 
-@pytest.mark.parametrize("op", ["load", "conds", "step"])
+@pytest.mark.parametrize("op", ["load", "conds", "evaluate"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_worker_killed_around_a_request(own_session, model, partitioned, monkeypatch, op, when):
     session = own_session()
     if op != "load":
         bring_up(session, model)
     killed = []
-    post = WorkerHost.post
+    post = Host.post
 
     def deadly(self, asked, fields, tensors=()):
         if asked != op or killed:
@@ -79,7 +79,7 @@ def test_worker_killed_around_a_request(own_session, model, partitioned, monkeyp
         os.kill(self.pid, signal.SIGKILL)
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
+    monkeypatch.setattr(Host, "post", deadly)
     if op == "load":
         with torch.inference_mode():
             assert not session.bring_up(model, 60)
@@ -99,15 +99,15 @@ def test_worker_killed_around_a_request(own_session, model, partitioned, monkeyp
 def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partitioned, monkeypatch):
     session = own_session()
     bring_up(session, model)
-    post, steps = WorkerHost.post, []
+    post, steps = Host.post, []
 
     def deadly(self, asked, fields, tensors=()):
         number = post(self, asked, fields, tensors)
-        if asked == "step" and len(steps.append(number) or steps) == 3:
+        if asked == "evaluate" and len(steps.append(number) or steps) == 3:
             os.kill(self.pid, signal.SIGKILL)
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
+    monkeypatch.setattr(Host, "post", deadly)
     watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), partitioned)
     assert (watched.reports[0].partitioned, watched.reports[0].local) == (2, 2)
@@ -116,14 +116,14 @@ def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partit
 def test_worker_killed_while_it_starts(own_session, model, reference, partitioned):
     session = own_session()
     watched = Watched(model, session)
-    begin = partition_module.Partition.begin
+    begin = Driver.begin
 
     def begin_and_kill(self, *arguments):
         begin(self, *arguments)
-        os.kill(session.partner().host.pid, signal.SIGKILL)
+        os.kill(session.holdings().worker.pid, signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition_module.Partition, "begin", begin_and_kill)
+        patch.setattr(Driver, "begin", begin_and_kill)
         seen = sample(watched.model, KIND)
     assert (seen - reference).norm() / reference.norm() < 1e-5
     next_run_works(session, model, partitioned)
@@ -132,7 +132,7 @@ def test_worker_killed_while_it_starts(own_session, model, reference, partitione
 def test_worker_killed_between_runs(own_session, model, partitioned):
     session = own_session()
     bring_up(session, model)
-    os.kill(session.partner().host.pid, signal.SIGKILL)
+    os.kill(session.holdings().worker.pid, signal.SIGKILL)
     watched = Watched(model, session)
     assert (sample(watched.model, KIND) - partitioned).norm() / partitioned.norm() < 1e-5
     next_run_works(session, model, partitioned)
@@ -142,13 +142,13 @@ def test_worker_killed_between_runs(own_session, model, partitioned):
 def test_worker_hung_in_mid_step(own_session, model, partitioned):
     session = own_session(step_seconds=0.5, step_factor=1.0)
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     os.kill(pid, signal.SIGSTOP)
     watched = Watched(model, session)
-    session.partner().contexts.clear()
+    session.holdings().contexts.clear()
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybrid_core.workers.lease.Run._context_number", lambda *_: 0)
+        patch.setattr("hybrid_core.workers.lease.Lease._context_number", lambda *_: 0)
         seen = sample(watched.model, KIND)
     assert time.monotonic() - began < 20
     assert torch.equal(seen, partitioned) or (seen - partitioned).norm() / partitioned.norm() < 1e-5
@@ -161,8 +161,8 @@ def test_worker_hung_in_mid_step(own_session, model, partitioned):
 def test_worker_hung_while_it_takes_conditioning(own_session, model, partitioned):
     session = own_session(request_seconds=0.5)
     bring_up(session, model)
-    pid = session.partner().host.pid
-    session.partner().contexts.clear()
+    pid = session.holdings().worker.pid
+    session.holdings().contexts.clear()
     os.kill(pid, signal.SIGSTOP)
     watched = Watched(model, session)
     seen = sample(watched.model, KIND)
@@ -175,8 +175,8 @@ def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
     session = own_session(start_seconds=0.2)
     with torch.inference_mode():
         assert not session.bring_up(model, 5)
-    assert "was not up after" in session.partner().host.last_error
-    assert session.partner().host.pid is None
+    assert "was not up after" in session.holdings().worker.last_error
+    assert session.holdings().worker.pid is None
 
 
 @linux
@@ -185,7 +185,7 @@ def test_worker_out_of_memory(own_session, model, partitioned):
 
     session = own_session()
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
     latent = {"samples": torch.zeros(16, 48, 32, 32)}
@@ -193,12 +193,12 @@ def test_worker_out_of_memory(own_session, model, partitioned):
     seen = sample(watched.model, KIND, latent=latent, steps=2)
     (said,) = watched.announced
     assert "memory" in said
-    assert session.partner().host.pid == pid, "the worker survives its own lack of memory"
+    assert session.holdings().worker.pid == pid, "the worker survives its own lack of memory"
     resource.prlimit(pid, resource.RLIMIT_AS, before)
     expected = sample(model, KIND, latent=latent, steps=2)
     assert (seen - expected).norm() / expected.norm() < 1e-4
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid
+    assert session.holdings().worker.pid == pid
 
 
 @pytest.mark.parametrize(
@@ -254,18 +254,18 @@ def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch
 def test_arena_too_small_runs_locally_and_says_so(own_session, model, reference):
     session = own_session(slot_bytes=4096)
     bring_up(session, model)  # weights and portraits go in pieces
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), reference)
     (said,) = watched.announced
     assert "a slot of the shared memory holds 4096" in said
-    assert session.partner().host.pid == pid
+    assert session.holdings().worker.pid == pid
 
 
 def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
     session = own_session()
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     write, seen = HostArena.write, []
 
     def interrupting(self, number, tensors):
@@ -280,15 +280,15 @@ def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
     monkeypatch.undo()
     assert not comfy.model_management.processing_interrupted()
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+    assert session.holdings().worker.pid == pid, "Cancel does not cost the worker"
 
 
 @linux
 def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned):
     session = own_session(request_seconds=60)
     bring_up(session, model)
-    session.partner().contexts.clear()
-    pid = session.partner().host.pid
+    session.holdings().contexts.clear()
+    pid = session.holdings().worker.pid
     os.kill(pid, signal.SIGSTOP)
     timer = threading.Timer(0.5, comfy.model_management.interrupt_current_processing)
     timer.start()
@@ -304,11 +304,11 @@ def test_free_ends_the_worker(own_session, model, partitioned):
     session = own_session()
     bring_up(session, model)
     sample(Watched(model, session).model, KIND)
-    pid = session.partner().host.pid
-    assert session.partner().contexts
+    pid = session.holdings().worker.pid
+    assert session.holdings().contexts
     comfy.model_management.unload_all_models()  # what /free does
-    wait_until(lambda: session.partner().host.pid is None)
-    wait_until(lambda: not session.partner().contexts)
+    wait_until(lambda: session.holdings().worker.pid is None)
+    wait_until(lambda: not session.holdings().contexts)
     assert not alive(pid)
     next_run_works(session, model, partitioned)
 
@@ -318,7 +318,7 @@ def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
 ):
     session = own_session()
     bring_up(session, model)
-    host, images = session.partner().host, []
+    host, images = session.holdings().worker, []
     run = threading.Thread(
         target=lambda: images.append(sample(Watched(model, session).model, KIND))
     )
@@ -337,26 +337,26 @@ def test_a_process_that_outlives_its_end_costs_nothing(
     """A driver can keep a killed process for seconds; nothing of ours may wait for that."""
     session = own_session()
     bring_up(session, model)
-    host = session.partner().host
+    host = session.holdings().worker
 
     def busy():
         raise ValueError("Cannot close a process while it is still running")
 
     monkeypatch.setattr(host._process, "close", busy)
-    host.kill("hung")
+    host.end("hung")
     assert host.pid is None and "hung" in host.last_error
     next_run_works(session, model, partitioned)
 
 
-@pytest.mark.parametrize("what", ["pipe", "SharedMemory"])
-def test_a_system_without_memory_for_a_worker_costs_no_image(
-    own_session, model, reference, monkeypatch, what
-):
+@pytest.mark.parametrize("what", ["pipe", "memory", "start"])
+def test_a_system_without_memory_for_a_worker_costs_no_image(own_session, model, reference, what):
     def refused(*_):
         raise OSError(1455, "The paging file is too small")
 
-    monkeypatch.setattr(host_module.spawning if what == "pipe" else host_module, what, refused)
-    watched = Watched(model, own_session())
+    session = own_session()
+    worker = session.holdings().worker
+    worker._means = replace(worker._means, **{what: refused})
+    watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), reference)
     assert "could not be started" in watched.announced[0]
 
@@ -364,8 +364,8 @@ def test_a_system_without_memory_for_a_worker_costs_no_image(
 def test_idle_worker_is_ended(own_session, model):
     session = own_session(idle_seconds=0.5)
     bring_up(session, model)
-    pid = session.partner().host.pid
-    wait_until(lambda: session.partner().host.pid is None)
+    pid = session.holdings().worker.pid
+    wait_until(lambda: session.holdings().worker.pid is None)
     assert not alive(pid)
 
 
@@ -376,15 +376,14 @@ def test_a_model_that_the_parent_dropped_is_dropped_by_the_worker(own_session, m
     other = demo_models.load_model("mmdit")
     bring_up(session, other)
     bring_up(session, model)
-    partner = session.partner()
-    assert len(partner.bases) == 2
+    holdings = session.holdings()
+    assert len(holdings.bases) == 2
     del other
     comfy.model_management.cleanup_models_gc()
     watched = Watched(model, session)
     sample(watched.model, KIND)
-    assert len(partner.bases) == 1
-    number = partner.host.post("status", {})
-    assert partner.host.wait(number, "ok", 10).fields["models"] == 1
+    assert len(holdings.bases) == 1
+    assert holdings.worker.status(10)["models"] == 1
 
 
 PARENT = """
@@ -397,7 +396,7 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.session import SESSION
 with torch.inference_mode():
     assert SESSION.bring_up(demo_models.load_model("unet"), 120)
-print(SESSION.partner().host.pid, flush=True)
+print(SESSION.holdings().worker.pid, flush=True)
 sys.stdin.read()
 """
 
@@ -426,7 +425,7 @@ def test_the_parents_end_ends_the_worker_and_frees_the_memory(how):
 @linux
 def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, model):
     session = own_session()
-    host = session.partner().host
+    host = session.holdings().worker
     pids = []
 
     def descriptors():
@@ -435,7 +434,7 @@ def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, m
     for _ in range(6):
         host.start()
         pids.append(host.pid)
-        host.kill("test")
+        host.end("test")
         if len(pids) == 1:
             first = descriptors()
     assert descriptors() <= first

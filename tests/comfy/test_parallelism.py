@@ -13,9 +13,9 @@ from comfy.samplers import CFGGuider, KSampler, sampler_object
 from helpers import Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
-from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
-from hybrid_core.course.policy import Paper, PaperParameters, Seen
-from hybrid_core.course.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
+from hybrid_core.course.course import SEVERAL_CALLS, UNFORESEEN
+from hybrid_core.course.policy import COND, Adaptive, Paper, PaperParameters, Seen
+from hybrid_core.driver.pipeline import ONE_EACH, Pipeline
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.telling.report import kinds
 from hybrid_core.transport.arenas.host_arena import HostArena
@@ -104,19 +104,15 @@ def test_steps_of_the_uncond_branch_bring_the_image_closer(demo, session, kind, 
     far, settings = {"tolerance": 0.03}, {"steps": 50, "cfg": 5.0}
     seen, expected, report = pipelined(demo, session, kind, tuning=far, **settings)
     assert set(evaluated(report)) == {"cond", "uncond"}
-    monkeypatch.setattr(Stepper, "begin", one_branch_only(Stepper.begin))
+    monkeypatch.setattr(Adaptive, "choose", cond_only(Adaptive.choose))
     left, _, other = pipelined(demo, session, kind, tuning=far, **settings)
     assert set(evaluated(other)) == {"cond"}
     assert report.pipelined >= 0.9 * other.pipelined
     assert relative(seen, expected) < relative(left, expected)
 
 
-def one_branch_only(begin):
-    def changed(self, *args):
-        self.policy.alternates = False
-        return begin(self, *args)
-
-    return changed
+def cond_only(choose):
+    return lambda self, step, known, branch=None: choose(self, step, known, COND)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -358,15 +354,15 @@ def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, 
     kind, session = "unet", own_session()
     bring_up(session, demo[kind])
     watched, evaluate, asked = Watched(demo[kind], session, "adaptive", **FREE), [], []
-    original = Parallelism.evaluate
+    original = Pipeline.plan
 
     def killing(self, *args, **keywords):
         asked.append(1)
         if len(asked) == (2 if when == "exact" else 3):
-            session.partner().host._process.kill()
+            session.holdings().worker._process.kill()
         return original(self, *args, **keywords)
 
-    monkeypatch.setattr(Parallelism, "evaluate", killing)
+    monkeypatch.setattr(Pipeline, "plan", killing)
     seen = sample(watched.model, kind, steps=16, cfg=2.0)
     monkeypatch.undo()
     (report,) = watched.reports
@@ -382,7 +378,7 @@ def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, 
 def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
     kind, session = "mmdit", own_session()
     bring_up(session, demo[kind])
-    pid, write, original = session.partner().host.pid, HostArena.write, Parallelism.evaluate
+    pid, write, original = session.holdings().worker.pid, HostArena.write, Pipeline.plan
     armed = []
 
     def arming(self, *args, **keywords):
@@ -395,7 +391,7 @@ def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
             comfy.model_management.interrupt_current_processing()
         return write(self, number, tensors)
 
-    monkeypatch.setattr(Parallelism, "evaluate", arming)
+    monkeypatch.setattr(Pipeline, "plan", arming)
     monkeypatch.setattr(HostArena, "write", interrupting)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(Watched(demo[kind], session, "adaptive", **FREE).model, kind, steps=30, cfg=2.0)
@@ -403,7 +399,7 @@ def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
     watched = Watched(demo[kind], session, "adaptive", **FREE)
     sample(watched.model, kind, steps=12, cfg=2.0)
     assert watched.reports[0].local <= 1 and watched.reports[0].pipelined >= 4
-    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+    assert session.holdings().worker.pid == pid, "Cancel does not cost the worker"
 
 
 def test_a_network_that_cannot_be_cut_runs_exact_and_says_why(own_session, demo, monkeypatch):

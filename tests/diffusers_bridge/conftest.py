@@ -20,7 +20,7 @@ if hasattr(os, "sched_setaffinity"):
 torch.set_num_threads(1)
 
 from hybrid_core.config import processor_cores  # noqa: E402
-from hybrid_core.diffusers_bridge.partner import partner_on  # noqa: E402
+from hybrid_core.diffusers_bridge.attach import pool_on  # noqa: E402
 from hybrid_core.stages import plan  # noqa: E402
 
 
@@ -31,15 +31,15 @@ def cut_by_size(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def partner():
+def pool():
     """The worker that tests share; a test that harms it makes one of its own."""
-    made = partner_on(processor_cores("cpu:1"))
+    made = pool_on(processor_cores("cpu:1"))
     yield made
-    made.host.stop()
+    made.stop()
 
 
 @pytest.fixture
-def own_partner():
-    made = partner_on(processor_cores("cpu:1"))
+def own_pool():
+    made = pool_on(processor_cores("cpu:1"))
     yield made
-    made.host.stop()
+    made.stop()

@@ -87,9 +87,9 @@ def both(request, session):
 
 
 @pytest.mark.parametrize("mode", TUNINGS)
-def test_the_same_steps_are_pipelined(both, mode, partner):
+def test_the_same_steps_are_pipelined(both, mode, pool):
     latents, report = both.comfyui(mode)
-    seen, own = shared((both.pipe, both.arguments), mode, partner, tuning=TUNINGS[mode])
+    seen, own = shared((both.pipe, both.arguments), mode, pool, tuning=TUNINGS[mode])
     assert report.local == own.local == 0 and report.reasons == own.reasons == []
     assert kinds(own.steps) == kinds(report.steps)
     assert own.tau == report.tau is not None

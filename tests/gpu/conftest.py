@@ -80,7 +80,7 @@ def session(plane):
     """The worker that the tests of one data plane share."""
     made = Session(Settings(data_plane=plane))
     with loading_in("fp32"):
-        made.partner()
+        made.holdings()
     yield made
     made.stop()
 
@@ -97,4 +97,4 @@ def own_session(plane):
     yield make
     for one in made:
         one.stop()
-        assert one.partner().host.pid is None
+        assert one.holdings().worker.pid is None

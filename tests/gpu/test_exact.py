@@ -30,7 +30,7 @@ from hybrid_core.comfy_bridge import demo_models
 
 def test_the_plane_that_was_asked_for_is_used(demo, session, plane):
     bring_up(session, demo["unet"])
-    host = session.partner().host
+    host = session.holdings().worker
     assert host.data_plane == plane, host.planes.reason
     watched = Watched(demo["unet"], session)
     sample(watched.model, "unet")

@@ -31,8 +31,6 @@ def report(kinds=KINDS, **changes):
                 own_seconds=0.035,
             )
         )
-    made.pipelined, made.partitioned = kinds.count("p"), kinds.count("E")
-    made.local, made.single = kinds.count("L"), kinds.count("s")
     return json.dumps(made.data() | changes)
 
 

@@ -45,8 +45,8 @@ def random_tensor(dtype, shape=(3, 5)):
 
 
 def test_message_comes_back():
-    data = wire.encode("step", 7, {"context": 3})
-    assert wire.decode(data, wire.REQUESTS) == {"op": "step", "seq": 7, "context": 3}
+    data = wire.encode("evaluate", 7, {"context": 3})
+    assert wire.decode(data, wire.REQUESTS) == {"op": "evaluate", "seq": 7, "context": 3}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_message_comes_back():
         (b"\x80\x04N.", "not JSON"),
         (b"[1]", "expected an object"),
         (b'{"op": "result", "seq": 1}', "asks for 'result'"),
-        (b'{"op": "step"}', "'seq' is None"),
-        (b'{"op": "step", "seq": true}', "'seq' is True"),
-        (b'{"op": "step", "seq": -1}', "'seq' is -1"),
-        (b'{"op": "step", "seq": 1.5}', "'seq' is 1.5"),
+        (b'{"op": "evaluate"}', "'seq' is None"),
+        (b'{"op": "evaluate", "seq": true}', "'seq' is True"),
+        (b'{"op": "evaluate", "seq": -1}', "'seq' is -1"),
+        (b'{"op": "evaluate", "seq": 1.5}', "'seq' is 1.5"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
@@ -293,7 +293,7 @@ def test_end_of_the_pipe_is_the_workers_death(ends):
     with pytest.raises(WorkerDied):
         channel.receive(10)
     with pytest.raises(WorkerDied):
-        channel.send("step", 1)
+        channel.send("evaluate", 1)
 
 
 # shared memory

@@ -118,11 +118,9 @@ def answer(
     tensors = assembly.finish(message) or inline
     if op == "evaluate":
         since = time.monotonic()
-        if len(tensors) != 2:
-            raise ProtocolError(f"{len(tensors)} tensors came, expected latents and noise levels")
         part = Part((), upto=unit(message, "upto"), keep=unit(message, "keep"))
         context = wire.whole_number(message, "context")
-        results, taken = evaluator.evaluate(context, tensors[0], tensors[1], part)
+        results, taken = evaluator.evaluate(context, tensors, part)
         sent = [*results]
         boundaries = None if taken is None else flatten(taken, sent, "the network's features")
         headers = arena.write(number, sent)

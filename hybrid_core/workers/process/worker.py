@@ -18,8 +18,11 @@ Tensor = torch.Tensor
 class ProcessWorker(Host):
     """A `Worker` that is a process of its own."""
 
-    def prefer(self, data_plane: str) -> str | None:
+    def prefer(self, data_plane: str) -> None:
         self.planes.want(data_plane)
+
+    @property
+    def data_plane_missed(self) -> str | None:
         return self.planes.missed
 
     def load(self, replica: Carried, tick: Tick) -> int:
