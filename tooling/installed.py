@@ -135,7 +135,17 @@ def set_up(chosen: str | None) -> Path:
     skip = {"torch", "torchvision", "torchaudio"}  # pinned above
     install("ComfyUI's requirements", tuple(r for r in requirements if r not in skip))
     install("the tools", TOOLS)
+    if DEV in folder.parents:
+        compile_sources(folder)
     return folder
+
+
+def compile_sources(folder: Path) -> None:
+    """ComfyUI's, once, as pip does with packages: each of the tests' many processes imports it."""
+    stamp = DEV / "venv" / f"compiled-{folder.name}"
+    if not stamp.is_file():
+        run(PYTHON, "-m", "compileall", "-q", "-j", "0", folder)
+        stamp.touch()
 
 
 def ensure_venv() -> None:

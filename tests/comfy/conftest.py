@@ -21,8 +21,6 @@ if str(ROOT) not in sys.path:
 
 import torch  # noqa: E402
 
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
 from comfy.cli_args import args  # noqa: E402
@@ -33,7 +31,25 @@ from hybrid_core.comfy_bridge import demo_models  # noqa: E402
 from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
 
-sys.path.append(str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))
+
+
+def pytest_collection_modifyitems(items):
+    """A module's tests of one demo model are neighbours: both processes have it loaded already."""
+    modules = {}
+
+    def place(item):
+        number = modules.setdefault(item.path, len(modules))
+        ours = HERE in item.path.parents and hasattr(item, "callspec")
+        return number, str(item.callspec.params.get("kind", "")) if ours else ""
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_first_core(first_core):
+    """The worker is on the second one."""
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +60,14 @@ def demo():
 
 @pytest.fixture(scope="session")
 def session():
-    """The worker that tests share; a test that harms it makes one of its own."""
+    """The worker that tests share. One may have harmed it: bring_up starts it again."""
     yield SESSION
     SESSION.stop()
 
 
 @pytest.fixture
 def own_session():
-    """Makes sessions with a worker of their own, and ends them."""
+    """Makes sessions with a worker of their own, where settings or a fresh state are the point."""
     made = []
 
     def make(**settings) -> Session:

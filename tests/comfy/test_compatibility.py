@@ -227,8 +227,7 @@ def test_lora_changed_between_two_prompts(demo, session):
     assert relative(seen[0], seen[1]) > 1e-3
 
 
-def test_load_that_ends_while_another_lora_is_in_place(demo, own_session):
-    session = own_session()
+def test_load_that_ends_while_another_lora_is_in_place(demo, session):
     bring_up(session, demo["unet"])
     first, other = with_lora(demo["unet"], seed=1), with_lora(demo["unet"], seed=2)
     sample(Watched(first, session).model, "unet", steps=1)  # its replica is being loaded

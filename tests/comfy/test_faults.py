@@ -61,10 +61,12 @@ def next_run_works(session, model, partitioned):
 
 @pytest.mark.parametrize("op", ["load", "conds", "step"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_worker_killed_around_a_request(own_session, model, partitioned, monkeypatch, op, when):
-    session = own_session()
-    if op != "load":
+def test_worker_killed_around_a_request(session, model, partitioned, monkeypatch, op, when):
+    if op == "load":
+        session.stop()
+    else:
         bring_up(session, model)
+        session.partner().contexts.clear()
     killed = []
     post = WorkerHost.post
 
@@ -96,8 +98,7 @@ def test_worker_killed_around_a_request(own_session, model, partitioned, monkeyp
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_worker_killed_in_mid_run_gives_the_same_bits(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     post, steps = WorkerHost.post, []
 
@@ -113,8 +114,8 @@ def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partit
     assert (watched.reports[0].partitioned, watched.reports[0].local) == (2, 2)
 
 
-def test_worker_killed_while_it_starts(own_session, model, reference, partitioned):
-    session = own_session()
+def test_worker_killed_while_it_starts(session, model, reference, partitioned):
+    session.stop()
     watched = Watched(model, session)
     begin = partition_module.Partition.begin
 
@@ -129,8 +130,7 @@ def test_worker_killed_while_it_starts(own_session, model, reference, partitione
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_between_runs(own_session, model, partitioned):
-    session = own_session()
+def test_worker_killed_between_runs(session, model, partitioned):
     bring_up(session, model)
     os.kill(session.partner().host.pid, signal.SIGKILL)
     watched = Watched(model, session)
@@ -180,10 +180,9 @@ def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
 
 
 @linux
-def test_worker_out_of_memory(own_session, model, partitioned):
+def test_worker_out_of_memory(session, model, partitioned):
     import resource
 
-    session = own_session()
     bring_up(session, model)
     pid = session.partner().host.pid
     used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -216,8 +215,7 @@ def test_worker_out_of_memory(own_session, model, partitioned):
         (lambda m: m.update(op="ok"), "was answered 'ok'"),
     ],
 )
-def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, said):
-    session = own_session()
+def test_malformed_reply(session, model, partitioned, monkeypatch, harm, said):
     bring_up(session, model)
     decode = wire.decode
 
@@ -236,8 +234,7 @@ def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, sai
     next_run_works(session, model, partitioned)
 
 
-def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_a_reply_that_is_no_message(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     monkeypatch.setattr(
         wire,
@@ -262,8 +259,7 @@ def test_arena_too_small_runs_locally_and_says_so(own_session, model, reference)
     assert session.partner().host.pid == pid
 
 
-def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_cancel_in_mid_step(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     pid = session.partner().host.pid
     write, seen = HostArena.write, []
@@ -300,8 +296,7 @@ def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned)
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_the_worker(own_session, model, partitioned):
-    session = own_session()
+def test_free_ends_the_worker(session, model, partitioned):
     bring_up(session, model)
     sample(Watched(model, session).model, KIND)
     pid = session.partner().host.pid
@@ -313,10 +308,7 @@ def test_free_ends_the_worker(own_session, model, partitioned):
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
-    own_session, model, reference, partitioned
-):
-    session = own_session()
+def test_free_ends_a_worker_that_a_run_waits_for_in_vain(session, model, reference, partitioned):
     bring_up(session, model)
     host, images = session.partner().host, []
     run = threading.Thread(
@@ -331,11 +323,8 @@ def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
     next_run_works(session, model, partitioned)
 
 
-def test_a_process_that_outlives_its_end_costs_nothing(
-    own_session, model, partitioned, monkeypatch
-):
+def test_a_process_that_outlives_its_end_costs_nothing(session, model, partitioned, monkeypatch):
     """A driver can keep a killed process for seconds; nothing of ours may wait for that."""
-    session = own_session()
     bring_up(session, model)
     host = session.partner().host
 

@@ -354,8 +354,8 @@ def test_context_windows_run_locally_and_say_why(demo, session):
 
 
 @pytest.mark.parametrize("when", ["exact", "pipelined"])
-def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, when):
-    kind, session = "unet", own_session()
+def test_worker_killed_in_mid_run_loses_nothing(session, demo, monkeypatch, when):
+    kind = "unet"
     bring_up(session, demo[kind])
     watched, evaluate, asked = Watched(demo[kind], session, "adaptive", **FREE), [], []
     original = Parallelism.evaluate
@@ -379,8 +379,8 @@ def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, 
     assert again.reports[0].local == 0 and again.reports[0].pipelined > 0
 
 
-def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
-    kind, session = "mmdit", own_session()
+def test_cancel_in_the_parallelism_stage(session, demo, monkeypatch):
+    kind = "mmdit"
     bring_up(session, demo[kind])
     pid, write, original = session.partner().host.pid, HostArena.write, Parallelism.evaluate
     armed = []
