@@ -1,10 +1,17 @@
-"""For the groups of tests that share a picture between two processes."""
+"""For every group of tests: tests/ on the path, for helpers that several groups use."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).resolve().parent
+for folder in (str(HERE.parent), str(HERE)):
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 @pytest.fixture(scope="module")

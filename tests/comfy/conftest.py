@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = os.environ.get("COMFYUI_DIR")
 
 if COMFYUI is None:
@@ -16,8 +15,6 @@ if COMFYUI is None:
 
 os.environ["HYBRID_KSAMPLER_DEVICE"] = "cpu:1"
 sys.path.insert(0, COMFYUI)
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
 
 import torch  # noqa: E402
 
@@ -33,6 +30,9 @@ from hybrid_core.config import Settings  # noqa: E402
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))
+pytest.register_assert_rewrite("harm", "helpers")
+
+from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
 
 
 def pytest_collection_modifyitems(items):

@@ -13,6 +13,7 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
+from harm import KIND, alive, next_run_works
 from helpers import Watched, bring_up, sample, wait_until
 
 from hybrid_core.comfy_bridge import partition as partition_module
@@ -21,42 +22,7 @@ from hybrid_core.transport.arenas.host_arena import HostArena
 from hybrid_core.workers.process import host as host_module
 from hybrid_core.workers.process.host import WorkerHost
 
-KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
-
-
-@pytest.fixture
-def model(demo):
-    return demo[KIND]
-
-
-@pytest.fixture
-def reference(demo):
-    return sample(demo[KIND], KIND)
-
-
-@pytest.fixture(scope="module")
-def partitioned(demo, session):
-    """What an undisturbed shared run gives: a disturbed one must give the same bits."""
-    bring_up(session, demo[KIND])
-    return sample(Watched(demo[KIND], session).model, KIND)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def next_run_works(session, model, partitioned):
-    """After whatever happened: two more prompts, shared again."""
-    for _ in range(2):
-        bring_up(session, model)
-        watched = Watched(model, session)
-        assert torch.equal(sample(watched.model, KIND), partitioned)
-        assert watched.reports[0].local == 0
 
 
 @pytest.mark.parametrize("op", ["load", "conds", "step"])

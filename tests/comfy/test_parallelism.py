@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider, KSampler, sampler_object
-from helpers import Watched, bring_up, empty_latent, relative, sample
+from helpers import FREE, Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
@@ -21,7 +21,6 @@ from hybrid_core.telling.report import kinds
 from hybrid_core.transport.arenas.host_arena import HostArena
 
 KINDS = list(demo_models.KINDS)
-FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule
 CLOSE = 0.2  # relative, of latents that a fixed schedule is to leave alike
 EQUAL = 1e-4
 UNSAFE = {

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
 sys.path.append(str(Path(__file__).parent))
 
 import torch  # noqa: E402

@@ -147,7 +147,3 @@ def shared(call: Call, mode: str, partner: Any, **more: Any) -> tuple[torch.Tens
 
 def network(pipe: Any) -> Any:
     return getattr(pipe, "unet", None) or pipe.transformer
-
-
-def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((seen - expected).norm() / expected.norm())

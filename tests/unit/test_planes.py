@@ -16,6 +16,7 @@ from fake_cuda import FakeCalls
 from fake_cuda_machine import Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import raw
 
 from hybrid_core.errors import (
     ArenaTooSmall,
@@ -88,10 +89,6 @@ def random_bytes(shape, dtype, seed):
     most = 2 if dtype == torch.bool else 256
     data = torch.randint(0, most, (size,), dtype=torch.uint8, generator=generator)
     return data.view(dtype).view(shape)
-
-
-def raw(tensor):
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 tensors = st.tuples(
