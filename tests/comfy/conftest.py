@@ -28,23 +28,10 @@ from hybrid_core.comfy_bridge import demo_models  # noqa: E402
 from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE))
+sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("harm", "helpers")
 
 from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
-
-
-def pytest_collection_modifyitems(items):
-    """A module's tests of one demo model are neighbours: both processes have it loaded already."""
-    modules = {}
-
-    def place(item):
-        number = modules.setdefault(item.path, len(modules))
-        ours = HERE in item.path.parents and hasattr(item, "callspec")
-        return number, str(item.callspec.params.get("kind", "")) if ours else ""
-
-    items.sort(key=place)
 
 
 @pytest.fixture(scope="module", autouse=True)
