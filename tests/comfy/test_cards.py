@@ -8,7 +8,7 @@ import comfy.model_management
 import pytest
 import torch
 from helpers import Watched, bring_up, sample
-from test_compatibility import with_lora
+from loras import with_lora
 
 from hybrid_core.comfy_bridge import parent_process, support, worker_side
 from hybrid_core.comfy_bridge import portrait as portrait_module

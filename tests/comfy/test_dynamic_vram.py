@@ -17,8 +17,8 @@ import pytest
 import torch
 from comfy.utils import save_torch_file
 from helpers import Watched, bring_up, relative, sample
-from test_compatibility import with_lora
-from test_loaders import SD3_SHAPE, sampled, sd3_weights
+from loras import with_lora
+from random_weights import SD3_SHAPE, sampled, sd3_weights
 
 from hybrid_core.comfy_bridge import demo_models, replica
 from hybrid_core.comfy_bridge.portrait import compare, portrait

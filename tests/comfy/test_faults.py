@@ -14,6 +14,7 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
+from harm import KIND, alive, next_run_works
 from helpers import Watched, bring_up, sample, wait_until
 
 from hybrid_core.driver.driver import Driver
@@ -21,50 +22,17 @@ from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.host_arena import HostArena
 from hybrid_core.workers.process.host import Host
 
-KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
-
-
-@pytest.fixture
-def model(demo):
-    return demo[KIND]
-
-
-@pytest.fixture
-def reference(demo):
-    return sample(demo[KIND], KIND)
-
-
-@pytest.fixture(scope="module")
-def partitioned(demo, session):
-    """What an undisturbed shared run gives: a disturbed one must give the same bits."""
-    bring_up(session, demo[KIND])
-    return sample(Watched(demo[KIND], session).model, KIND)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def next_run_works(session, model, partitioned):
-    """After whatever happened: two more prompts, shared again."""
-    for _ in range(2):
-        bring_up(session, model)
-        watched = Watched(model, session)
-        assert torch.equal(sample(watched.model, KIND), partitioned)
-        assert watched.reports[0].local == 0
 
 
 @pytest.mark.parametrize("op", ["load", "conds", "evaluate"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_worker_killed_around_a_request(own_session, model, partitioned, monkeypatch, op, when):
-    session = own_session()
-    if op != "load":
+def test_worker_killed_around_a_request(session, model, partitioned, monkeypatch, op, when):
+    if op == "load":
+        session.stop()
+    else:
         bring_up(session, model)
+        session.holdings().contexts.clear()
     killed = []
     post = Host.post
 
@@ -96,8 +64,7 @@ def test_worker_killed_around_a_request(own_session, model, partitioned, monkeyp
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_worker_killed_in_mid_run_gives_the_same_bits(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     post, steps = Host.post, []
 
@@ -113,8 +80,8 @@ def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partit
     assert (watched.reports[0].partitioned, watched.reports[0].local) == (2, 2)
 
 
-def test_worker_killed_while_it_starts(own_session, model, reference, partitioned):
-    session = own_session()
+def test_worker_killed_while_it_starts(session, model, reference, partitioned):
+    session.stop()
     watched = Watched(model, session)
     begin = Driver.begin
 
@@ -129,8 +96,7 @@ def test_worker_killed_while_it_starts(own_session, model, reference, partitione
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_between_runs(own_session, model, partitioned):
-    session = own_session()
+def test_worker_killed_between_runs(session, model, partitioned):
     bring_up(session, model)
     os.kill(session.holdings().worker.pid, signal.SIGKILL)
     watched = Watched(model, session)
@@ -180,10 +146,9 @@ def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
 
 
 @linux
-def test_worker_out_of_memory(own_session, model, partitioned):
+def test_worker_out_of_memory(session, model, partitioned):
     import resource
 
-    session = own_session()
     bring_up(session, model)
     pid = session.holdings().worker.pid
     used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -216,8 +181,7 @@ def test_worker_out_of_memory(own_session, model, partitioned):
         (lambda m: m.update(op="ok"), "was answered 'ok'"),
     ],
 )
-def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, said):
-    session = own_session()
+def test_malformed_reply(session, model, partitioned, monkeypatch, harm, said):
     bring_up(session, model)
     decode = wire.decode
 
@@ -236,8 +200,7 @@ def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, sai
     next_run_works(session, model, partitioned)
 
 
-def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_a_reply_that_is_no_message(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     monkeypatch.setattr(
         wire,
@@ -262,8 +225,7 @@ def test_arena_too_small_runs_locally_and_says_so(own_session, model, reference)
     assert session.holdings().worker.pid == pid
 
 
-def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_cancel_in_mid_step(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     pid = session.holdings().worker.pid
     write, seen = HostArena.write, []
@@ -300,8 +262,7 @@ def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned)
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_the_worker(own_session, model, partitioned):
-    session = own_session()
+def test_free_ends_the_worker(session, model, partitioned):
     bring_up(session, model)
     sample(Watched(model, session).model, KIND)
     pid = session.holdings().worker.pid
@@ -313,10 +274,7 @@ def test_free_ends_the_worker(own_session, model, partitioned):
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
-    own_session, model, reference, partitioned
-):
-    session = own_session()
+def test_free_ends_a_worker_that_a_run_waits_for_in_vain(session, model, reference, partitioned):
     bring_up(session, model)
     host, images = session.holdings().worker, []
     run = threading.Thread(
@@ -331,11 +289,8 @@ def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
     next_run_works(session, model, partitioned)
 
 
-def test_a_process_that_outlives_its_end_costs_nothing(
-    own_session, model, partitioned, monkeypatch
-):
+def test_a_process_that_outlives_its_end_costs_nothing(session, model, partitioned, monkeypatch):
     """A driver can keep a killed process for seconds; nothing of ours may wait for that."""
-    session = own_session()
     bring_up(session, model)
     host = session.holdings().worker
 

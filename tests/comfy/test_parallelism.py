@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider, KSampler, sampler_object
-from helpers import Watched, bring_up, empty_latent, relative, sample
+from helpers import FREE, Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.course.course import SEVERAL_CALLS, UNFORESEEN
@@ -21,7 +21,6 @@ from hybrid_core.telling.report import kinds
 from hybrid_core.transport.arenas.host_arena import HostArena
 
 KINDS = list(demo_models.KINDS)
-FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule
 CLOSE = 0.2  # relative, of latents that a fixed schedule is to leave alike
 EQUAL = 1e-4
 UNSAFE = {
@@ -350,8 +349,8 @@ def test_context_windows_run_locally_and_say_why(demo, session):
 
 
 @pytest.mark.parametrize("when", ["exact", "pipelined"])
-def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, when):
-    kind, session = "unet", own_session()
+def test_worker_killed_in_mid_run_loses_nothing(session, demo, monkeypatch, when):
+    kind = "unet"
     bring_up(session, demo[kind])
     watched, evaluate, asked = Watched(demo[kind], session, "adaptive", **FREE), [], []
     original = Pipeline.plan
@@ -375,8 +374,8 @@ def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, 
     assert again.reports[0].local == 0 and again.reports[0].pipelined > 0
 
 
-def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
-    kind, session = "mmdit", own_session()
+def test_cancel_in_the_parallelism_stage(session, demo, monkeypatch):
+    kind = "mmdit"
     bring_up(session, demo[kind])
     pid, write, original = session.holdings().worker.pid, HostArena.write, Pipeline.plan
     armed = []

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
 sys.path.append(str(Path(__file__).parent))
 
 import torch  # noqa: E402
 
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
 from hybrid_core.config import processor_cores  # noqa: E402
 from hybrid_core.diffusers_bridge.attach import pool_on  # noqa: E402
 from hybrid_core.stages import plan  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_first_core(first_core):
+    """The worker is on the second one."""
 
 
 @pytest.fixture(autouse=True)

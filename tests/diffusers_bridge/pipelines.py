@@ -147,7 +147,3 @@ def shared(call: Call, mode: str, pool: Any, **more: Any) -> tuple[torch.Tensor,
 
 def network(pipe: Any) -> Any:
     return getattr(pipe, "unet", None) or pipe.transformer
-
-
-def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((seen - expected).norm() / expected.norm())

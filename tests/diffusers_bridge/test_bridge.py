@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
-from pipelines import STEPS, TINY, ddim, network, relative, sd3, sdxl, shared, short
+from pipelines import STEPS, TINY, ddim, network, sd3, sdxl, shared, short
+from tensors import relative
 
 import hybrid_core.diffusers_bridge
 from hybrid_core.config import Tuning

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from pipelines import NEGATIVE, POSITIVE, STEPS, demo, relative, shared
+from pipelines import NEGATIVE, POSITIVE, STEPS, demo, shared
+from tensors import relative
 
 from demo.networks import LATENT_SCALE
 from hybrid_core.config import Settings, Tuning

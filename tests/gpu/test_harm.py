@@ -10,18 +10,8 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
+from harm import KIND, alive, next_run_works
 from helpers import Watched, bring_up, sample, wait_until
-from test_faults import (  # noqa: F401
-    KIND,
-    alive,
-    next_run_works,
-    test_arena_too_small_runs_locally_and_says_so,
-    test_free_ends_the_worker,
-    test_worker_hung_in_mid_step,
-    test_worker_killed_around_a_request,
-    test_worker_killed_between_runs,
-    test_worker_killed_in_mid_run_gives_the_same_bits,
-)
 
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.workers.process.host import Host

@@ -10,8 +10,7 @@ import comfy.model_management
 import psutil
 import pytest
 import torch
-from helpers import Watched, bring_up, sample
-from test_parallelism import FREE
+from helpers import FREE, Watched, bring_up, sample
 
 pytestmark = pytest.mark.alone
 RUNS = 200

@@ -11,9 +11,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-for folder in (str(ROOT), str(HERE)):
-    if folder not in sys.path:
-        sys.path.append(folder)
+sys.path.append(str(HERE))
 
 from pages_tab import ARGUMENTS, Tab, front_end  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402

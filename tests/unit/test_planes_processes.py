@@ -10,6 +10,7 @@ import time
 import echo_process
 import pytest
 import torch
+from tensors import raw
 
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import WorkerDied
@@ -37,10 +38,6 @@ def bring_up(host):
         assert time.monotonic() < deadline, "the worker did not come up"
         time.sleep(0.02)
     echo_process.hold_nothing(host)
-
-
-def raw(tensor):
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def test_random_exchanges_come_back_byte_for_byte(host):
