@@ -44,7 +44,7 @@ DRAW = """async ([detail, count, first]) => {
     const rows = detail.rows;
     window.frameTimes.length = 0;
     for (let i = 0; i < count; i += 1) {
-        rows.at(-1)[5] = 90 + (i % 20);  // the last step is told again, as at the end of each step
+        rows.at(-1).ms = 90 + (i % 20);  // the last step is told again, as at the end of each step
         probe.feed({...detail, seq: first + i, start: rows.length - 1, rows: [rows.at(-1)]});
         await new Promise(requestAnimationFrame);
         await new Promise(requestAnimationFrame);

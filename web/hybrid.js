@@ -1,35 +1,39 @@
-/** Hybrid KSampler in ComfyUI's page. The parts are in lib/. */
+/** Hybrid KSampler in ComfyUI's page: makes the parts that are in lib/ and leads them together. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { follower, store, watchers } from "./lib/events.mjs";
-import { menuItems } from "./lib/menu.mjs";
-import { panelTab } from "./lib/panel.mjs";
-import { onPrefs, setLive } from "./lib/prefs.mjs";
-import { applyDefaults, settings, setupSettings } from "./lib/settings.mjs";
-import { ID } from "./lib/settings_entries.mjs";
-import {
-  menuCommands,
-  swapCommands,
-  swapMenuItems,
-  swapToolboxCommands,
-} from "./lib/swap_actions.mjs";
-import { watchTheme } from "./lib/theme.mjs";
-import { watchForToasts } from "./lib/toasts.mjs";
-import { addPlot, dropLost, minHeight, NODES, plotOf } from "./lib/widget.mjs";
-import { use } from "./lib/words.mjs";
+import { WorkerClient } from "./lib/panel/client.mjs";
+import { panelTab } from "./lib/panel/tab.mjs";
+import { menuItems } from "./lib/plot/menu.mjs";
+import { Plots } from "./lib/plot/plots.mjs";
+import { feed, snapshots } from "./lib/run/feed.mjs";
+import { Follower } from "./lib/run/follow.mjs";
+import { RunStore } from "./lib/run/store.mjs";
+import { Prefs } from "./lib/shell/prefs.mjs";
+import { Settings } from "./lib/shell/settings.mjs";
+import { Toasts } from "./lib/shell/toasts.mjs";
+import { Words } from "./lib/shell/words.mjs";
+import { OpenWorkflow } from "./lib/shell/workflow.mjs";
+import { Swapping } from "./lib/swap/actions.mjs";
 
-const redraw = () => {
-  for (const plot of watchers) plot.schedule();
-};
-
-store.subscribe(redraw);
-onPrefs(redraw);
+const words = new Words();
+const workflow = new OpenWorkflow(app);
+const store = new RunStore();
+const plots = new Plots({ app, workflow, store, words, prefs: new Prefs(() => localStorage) });
+const follower = new Follower(store, {
+  watching: () => plots.size > 0 && !document.hidden,
+  fetchRuns: snapshots(api, workflow),
+});
+feed(api, document, store, follower);
+const worker = new WorkerClient(api);
+const settings = new Settings({ app, worker, plots });
+const toasts = new Toasts({ app, words, workflow });
+const swapping = new Swapping({ app, words, toasts });
 
 async function loadWords() {
   const answer = await api.fetchApi("/i18n");
-  use(answer.ok ? await answer.json() : {}, locale());
-  redraw();
+  words.load(answer.ok ? await answer.json() : {}, locale());
+  plots.redraw();
 }
 
 /** A function that gives the language in use; reading a setting is slow: at most once a second. */
@@ -37,71 +41,46 @@ function locale() {
   let [code, readAt] = ["en", -Infinity];
   return () => {
     if (performance.now() - readAt < 1000) return code;
-    [code, readAt] = [app.extensionManager.setting.get("Comfy.Locale") ?? "en", performance.now()];
+    [code, readAt] = [settings.of("Comfy.Locale") ?? "en", performance.now()];
     return code;
   };
 }
 
-/** The zoom has no event of its own: sharpen the plots when it comes to rest. */
-function watchZoom() {
-  let timer = 0;
-  const { ds } = app.canvas;
-  const { onChanged } = ds;
-  ds.onChanged = function (...values) {
-    onChanged?.apply(this, values);
-    clearTimeout(timer);
-    timer = setTimeout(redraw, 150);
-  };
-}
-
-/** The plot as one line of words only, or in full; the nodes give or take the room. */
-function showLive(on) {
-  const height = minHeight();
-  setLive(on);
-  const more = minHeight() - height;
-  if (!more) return;
-  for (const { node } of watchers) node.setSize([node.size[0], node.size[1] + more]);
-  app.canvas?.setDirty(true, true);
-}
-
 const style = document.createElement("link");
-Object.assign(style, { rel: "stylesheet", href: new URL("./lib/plot.css", import.meta.url).href });
+const href = new URL("./lib/plot/plot.css", import.meta.url).href;
+Object.assign(style, { rel: "stylesheet", href });
 document.head.append(style);
 
 app.registerExtension({
   name: "hybrid_ksampler",
-  settings: settings.map((entry) => ({
-    ...entry,
-    ...(entry.id === ID.live && { onChange: showLive }),
-  })),
-  commands: swapCommands,
-  menuCommands,
-  getSelectionToolboxCommands: swapToolboxCommands,
+  settings: settings.entries,
+  commands: swapping.commands,
+  menuCommands: swapping.menuCommands,
+  getSelectionToolboxCommands: (item) => swapping.toolboxCommands(item),
 
   nodeCreated(node) {
-    applyDefaults(node);
-    if (NODES.has(node.comfyClass)) addPlot(node);
+    settings.applyDefaults(node);
+    plots.add(node);
   },
 
   getNodeMenuItems(node) {
-    const plot = plotOf(node);
-    const items = [...swapMenuItems(node), ...(plot ? menuItems(plot) : [])];
+    const plot = plots.of(node);
+    const items = [...swapping.menuItems(node), ...(plot ? menuItems(plot) : [])];
     return items.length ? [null, ...items] : [];
   },
 
   async setup() {
-    watchTheme(redraw);
-    watchZoom();
+    plots.setUp();
     await loadWords();
-    app.extensionManager.registerSidebarTab(panelTab);
-    await Promise.all([setupSettings(), watchForToasts(store)]);
+    app.extensionManager.registerSidebarTab(panelTab(worker, words));
+    await Promise.all([settings.setUp(), toasts.watch(store, worker)]);
   },
 
   afterConfigureGraph() {
-    dropLost();
+    plots.dropLost();
     follower.request();
   },
 
   /** For tests and the curious: the runs, the plots on screen, and the requests for snapshots. */
-  hybrid: { store, plots: watchers, follower, plotOf },
+  hybrid: { store, plots, follower },
 });

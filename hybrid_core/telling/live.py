@@ -1,7 +1,6 @@
 """Runs as they go on, told in small messages: what the widget in the node draws.
 
-A message carries the rows that are new; a snapshot is a message with all of them. Rows are
-[step, kind, sigma, discrepancy, drift, ms, own ms, worker's ms, ms waited for it, branch].
+A message carries the rows that are new; a snapshot is a message with all of them.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class LiveRun:
         self.state: Message = {
             "run": uuid.uuid4().hex, **address.ids(), "seq": 0, "started": time.time(),
         }  # fmt: skip
-        self._rows: list[list[Any]] = []
+        self._rows: list[Message] = []
         self._changed = 0  # the first row that is not told yet
         self.update(report)
 
@@ -116,7 +115,7 @@ class LiveRun:
         """Take in what the run did since."""
         # a step's discrepancy is known when the next one begins
         start = max(0, len(self._rows) - 1)
-        while start and self._rows[start][0] is None:
+        while start and self._rows[start]["step"] is None:
             start -= 1
         self._changed = min(self._changed, start)
         self._rows = self._rows[:start] + [row(record) for record in report.steps[start:]]
@@ -171,18 +170,24 @@ class LiveNode:
         return next(run for known, run in self._runs if known is report)
 
 
-def row(record: StepRecord) -> list[Any]:
-    """A step as the widget wants it; times in milliseconds."""
-    seconds = (record.seconds, record.own_seconds, record.worker_seconds, record.waited_seconds)
-    return [
-        record.step,
-        record.kind,
-        number(record.sigma),
-        number(record.discrepancy),
-        number(record.drift),
-        *(number(None if value is None else value * 1000) for value in seconds),
-        record.branch,
-    ]
+def row(record: StepRecord) -> Message:
+    """A step as the pages get it: a field more is a line more here."""
+    return {
+        "step": record.step,
+        "kind": record.kind,
+        "branch": record.branch,
+        "sigma": number(record.sigma),
+        "discrepancy": number(record.discrepancy),
+        "drift": number(record.drift),
+        "ms": milliseconds(record.seconds),
+        "own_ms": milliseconds(record.own_seconds),
+        "worker_ms": milliseconds(record.worker_seconds),
+        "waited_ms": milliseconds(record.waited_seconds),
+    }
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else number(seconds * 1000)
 
 
 def number(value: float | None) -> float | None:

@@ -98,7 +98,7 @@ def rebuilt(messages):
 
 
 def kinds(rows):
-    return [row[1] for row in rows]
+    return [row["kind"] for row in rows]
 
 
 def test_a_run_arrives_in_pieces_while_it_goes_on(server, page):
@@ -107,10 +107,11 @@ def test_a_run_arrives_in_pieces_while_it_goes_on(server, page):
     rows = rebuilt(told)
     assert len(told) > 2, "more than the beginning and the end"
     assert len({message["run"] for message in told}) == 1
-    assert kinds(rows) == ["exact"] * 40 and [row[0] for row in rows] == list(range(40))
-    assert all(row[3] is not None and 0 < row[3] < 2 for row in rows), "rel-MAE of every step"
-    for whole, own, worker, waited in (row[5:9] for row in rows):
-        assert whole > 0 and own > 0 and worker > 0 and waited >= 0 and whole >= own
+    assert kinds(rows) == ["exact"] * 40 and [row["step"] for row in rows] == list(range(40))
+    assert all(0 < row["discrepancy"] < 2 for row in rows), "rel-MAE of every step"
+    for row in rows:
+        assert row["own_ms"] > 0 and row["worker_ms"] > 0 and row["waited_ms"] >= 0
+        assert row["ms"] >= row["own_ms"]
     last = told[-1]
     assert (last["node"], last["workflow_id"]) == ("sampler", "workflow-1")
     assert last["status"] == "done" and last["total"] == 40 and last["mode"] == "exact"
@@ -137,8 +138,8 @@ def test_adaptive_shows_its_drift_and_its_tolerance(server, page):
     rows = rebuilt(told)
     assert "pipelined" in kinds(rows) and told[-1]["tolerance"] == 1.0
     after = rows[kinds(rows).index("pipelined") :]
-    assert all(row[4] is not None and row[4] <= 1.0 for row in after if row[1] == "pipelined")
-    assert all(row[3] is None for row in rows if row[1] == "pipelined")
+    assert all(row["drift"] <= 1.0 for row in after if row["kind"] == "pipelined")
+    assert all(row["discrepancy"] is None for row in rows if row["kind"] == "pipelined")
     assert told[-1]["ideal"] > 2 and told[-1]["cut"]
 
 

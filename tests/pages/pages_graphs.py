@@ -148,24 +148,37 @@ def watched(steps: int = 12) -> Workflow:
     return document
 
 
-def rows_of(count: int = 20, warm: int = 4, end: int = 3, refresh: int = 4) -> list[list]:
+def row_of(step: int, kind: str, **fields: Any) -> dict[str, Any]:
+    """A row as the server sends it."""
+    empty = {"branch": None, "sigma": None, "discrepancy": None, "drift": None, "ms": 9.0}
+    times = {"own_ms": 9.0, "worker_ms": None, "waited_ms": None}
+    return {"step": step, "kind": kind, **empty, **times, **fields}
+
+
+def rows_of(count: int = 20, warm: int = 4, end: int = 3, refresh: int = 4) -> list[dict[str, Any]]:
     """Rows of a plausible adaptive run; units as in the event."""
-    rows: list[list] = []
+    rows = []
     for step in range(count):
         pipelined = warm <= step < count - end and (step - warm) % refresh != refresh - 1
-        discrepancy = 0.02 * 0.8**step + 0.001 + 0.0004 * (step % 3)
-        sigma = 14.6 * (1 - step / count)
+        times = (55.0, 50.0, 52.0) if pipelined else (100.0, 95.0, 90.0)
         rows.append(
-            [
-                step, "pipelined" if pipelined else "exact", sigma, discrepancy,
-                0.004 + 0.0001 * step, 55.0 if pipelined else 100.0, 50.0 if pipelined else 95.0,
-                52.0 if pipelined else 90.0, 2.0, "cond" if pipelined else None,
-            ]
-        )  # fmt: skip
+            row_of(
+                step,
+                "pipelined" if pipelined else "exact",
+                branch="cond" if pipelined else None,
+                sigma=14.6 * (1 - step / count),
+                discrepancy=0.02 * 0.8**step + 0.001 + 0.0004 * (step % 3),
+                drift=0.004 + 0.0001 * step,
+                waited_ms=2.0,
+                **dict(zip(("ms", "own_ms", "worker_ms"), times, strict=True)),
+            )
+        )
     return rows
 
 
-def run_event(node: str, workflow_id: str | None, rows: list[list], **changes) -> dict[str, Any]:
+def run_event(
+    node: str, workflow_id: str | None, rows: list[dict[str, Any]], **changes
+) -> dict[str, Any]:
     """A snapshot as the server would send it."""
     return {
         "run": f"made-up-{uuid.uuid4()}",

@@ -120,7 +120,7 @@ class Tab:
         assert entry["status"]["status_str"] == "success", json.dumps(entry["status"])[:2000]
         return entry
 
-    def feed(self, rows: list[list], node: str = "5", **changes: Any) -> dict[str, Any]:
+    def feed(self, rows: list[dict[str, Any]], node: str = "5", **changes: Any) -> dict[str, Any]:
         """Dispatch a made-up run for `node` of the open workflow, as if the server had sent it."""
         changes.setdefault("workflow_id", self.js("probe.root().id"))
         detail = run_event(node, rows=rows, **changes)
@@ -167,7 +167,7 @@ class Tab:
         """The text alternative of the plot."""
         return self.js("(id) => probe.said(id)", node)
 
-    def rows(self, node: str = "5") -> list[list]:
+    def rows(self, node: str = "5") -> list[dict[str, Any]]:
         """The rows of the run that a node shows."""
         return self.js("(id) => probe.rows(id)", node)
 
@@ -186,7 +186,7 @@ def until_shared(tab: Tab, seconds: float = 120) -> None:
         tab.load(text_to_latent(steps=3, mode="exact"))
         tab.run()
         tab.until(DONE)
-        if {row[1] for row in tab.rows()} == {"exact"}:
+        if {row["kind"] for row in tab.rows()} == {"exact"}:
             return
     last = tab.js("probe.events.at(-1)?.detail")
     raise AssertionError(f"the second process took no part in {seconds} s: {last}")

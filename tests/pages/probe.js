@@ -95,14 +95,14 @@
     return [element.textContent, ...labels].filter(Boolean).join(" ");
   }
 
-  // The rows held for a node: the only thing taken from the extension's own code.
-  let store;
-  const slot = (id) => store?.slots(String(root().id)).find((s) => s.node === id);
+  // What the extension hands out: its runs, plots and follower.
+  const pack = () => app.extensions.find(({ name }) => name === "hybrid_ksampler")?.hybrid;
+  const slot = (id) => pack()?.store.slots(String(root().id)).find((s) => s.node === id);
 
   window.probe = {
     said,
     rows: (id) => slot(id)?.current?.rows ?? [],
-    store: () => store,
+    pack,
     node, widget, canvas, pixels, onScreen, root, api,
     detachedPlots,
     events: [],
@@ -111,7 +111,6 @@
     values: (id) => node(id).widgets.filter((w) => w.serialize !== false).map((w) => w.value),
     feed: (detail) => api().dispatchEvent(new CustomEvent("hybrid_ksampler.run", { detail })),
     async ready() {
-      store = await import("/extensions/hybrid-ksampler/lib/events.mjs").then((m) => m.store, () => undefined);
       const own = api();
       if (own.probed) return;
       own.probed = true;

@@ -41,7 +41,7 @@ def test_a_thousand_runs_leave_a_bounded_page(tab):
             const ids = new Set();
             for (let i = 0; i < 1000; i += 1)
                 for (const workflow of [probe.root().id, `other-${i}`])
-                    for (const {current, previous} of probe.store().slots(workflow))
+                    for (const {current, previous} of probe.pack().store.slots(workflow))
                         for (const run of [current, previous]) if (run) ids.add(run.run);
             return ids.size;
         }"""
@@ -51,7 +51,7 @@ def test_a_thousand_runs_leave_a_bounded_page(tab):
     assert growth < LARGEST_GROWTH, f"{growth:.1f} MB from run 200 to run 1000"
     assert after["Nodes"] <= before["Nodes"] + 50
     assert after["JSEventListeners"] <= before["JSEventListeners"] + 20
-    assert "999" in tab.js("probe.store().slots(probe.root().id).at(-1).current.run")
+    assert "999" in tab.js("probe.pack().store.slots(probe.root().id).at(-1).current.run")
 
 
 def test_plots_in_subgraphs_end_with_their_workflow(tab):
@@ -59,10 +59,9 @@ def test_plots_in_subgraphs_end_with_their_workflow(tab):
     tab.load(text_to_latent())
     tab.js("() => void app.graph.convertToSubgraph(new Set([probe.node('5')]))")
     watched = """async (times) => {
-        const {watchers} = await import("/extensions/hybrid-ksampler/lib/events.mjs");
         const workflow = probe.root().serialize();
         for (let i = 0; i < times; i += 1) await app.loadGraphData(workflow);
-        return watchers.size;
+        return probe.pack().plots.size;
     }"""
     assert tab.js(watched, 0) == 1
     assert tab.js(watched, 4) == 1

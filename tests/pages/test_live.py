@@ -34,7 +34,7 @@ def test_the_curve_is_drawn_live(shared):
     tab.until("(drawn) => probe.pixels('5').drawn > drawn", empty)
     rows = tab.rows()
     assert len(rows) == LONG
-    kinds = {row[1] for row in rows}
+    kinds = {row["kind"] for row in rows}
     assert kinds == {"exact", "pipelined"}
     last = tab.js("probe.events.at(-1).detail")
     assert last["status"] == "done" and last["mode"] == "adaptive"
@@ -104,7 +104,7 @@ def test_worker_killed_in_mid_run(shared):
     assert tab.server.finished(prompt)["status"]["status_str"] == "success"
     tab.until("probe.events.at(-1).detail.status === 'done'")
     rows = tab.rows()
-    assert len(rows) == LONG and "local" in {row[1] for row in rows}
+    assert len(rows) == LONG and "local" in {row["kind"] for row in rows}
     reasons = tab.js("probe.events.at(-1).detail.reasons")
     assert reasons
     tab.until("(reason) => probe.said('5').includes(reason)", reasons[0])

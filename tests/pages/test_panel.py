@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from pages_graphs import text_to_latent
+from pages_graphs import row_of, text_to_latent
 from pages_tab import until_shared
 
 TOGGLE = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.hybrid-ksampler')"
@@ -93,8 +93,8 @@ def test_toasts_come_on_a_change_only(tab):
     tab.load(text_to_latent())
     tab.js(LISTEN)
     reason = "the worker ended: made up"
-    shared = [[i, "exact", 9.0, 0.01, None, 9.0, 9.0, 9.0, 0.0] for i in range(4)]
-    local = [[i, "local", 9.0, None, None, 9.0, 9.0, None, None] for i in range(4)]
+    shared = [row_of(i, "exact", worker_ms=9.0, waited_ms=0.0) for i in range(4)]
+    local = [row_of(i, "local") for i in range(4)]
     runs = [(shared, []), (shared, []), (local, [reason]), (local, [reason]), (local, [reason])]
     for count, (rows, reasons) in enumerate(runs):
         run = f"toasts-{tab.js('probe.root().id')}-{count}"

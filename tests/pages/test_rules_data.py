@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from pages_graphs import rows_of, run_event, text_to_latent
+from pages_graphs import row_of, rows_of, run_event, text_to_latent
 
 
 def test_rule_08_runs_outlive_the_widget(tab):
@@ -68,7 +68,7 @@ def test_rule_10_numbers_are_finite_and_none_is_null(tab):
     assert ours and not [m for m in ours if "NaN" in m or "Infinity" in m]
     sequence = tab.js("probe.events.map((e) => e.detail.seq)")
     assert sequence == list(range(sequence[0], sequence[0] + len(sequence))), "one was dropped"
-    rows = [[i, "local", None, None, None, 5.0, 5.0, None, None] for i in range(6)]
+    rows = [row_of(i, "local") for i in range(6)]
     before = tab.pixels()["hash"]
     tab.feed(rows, ratio=None, ideal=None, tolerance=None, cut=None, total=6, started=9e9)
     tab.until("(hash) => probe.pixels('5').hash !== hash", before)
@@ -87,7 +87,7 @@ def test_rule_11_a_reload_in_mid_run_leaves_no_gap(tab):
     tab.until("probe.events.at(-1).detail.status === 'interrupted'")
     last = tab.js("probe.events.at(-1).detail")
     tab.until("(n) => probe.rows('5').length === n", last["start"] + len(last["rows"]))
-    steps = [row[0] for row in tab.rows()]
+    steps = [row["step"] for row in tab.rows()]
     assert steps == list(range(len(steps)))
 
 

@@ -70,7 +70,7 @@ def test_messages_are_deltas_that_make_the_snapshot(clock):
     live._later()
     (snapshot,) = live.snapshots()
     assert rebuilt(sent) == snapshot["rows"] and len(snapshot["rows"]) == 4
-    assert [row[3] for row in snapshot["rows"]] == [0.1, 0.2, 0.3, None]
+    assert [row["discrepancy"] for row in snapshot["rows"]] == [0.1, 0.2, 0.3, None]
     assert [m["seq"] for m in sent] == list(range(1, len(sent) + 1))
     assert all(len(m["rows"]) <= 2 for m in sent), "deltas, not everything each time"
     assert sent[-1]["status"] == "done" and {m["node"] for m in sent} == {"4:2"}
@@ -128,7 +128,8 @@ def test_what_json_does_not_have_becomes_null(clock):
     step(report, 0, discrepancy=float("nan"), drift=float("inf"))
     node.began(report)
     text = json.dumps(sent[0], allow_nan=False)
-    assert json.loads(text)["rows"][0][3:5] == [None, None]
+    (row,) = json.loads(text)["rows"]
+    assert row["discrepancy"] is None and row["drift"] is None
 
 
 def test_a_row_names_the_branch_that_a_pipelined_step_evaluated(clock):
@@ -137,7 +138,7 @@ def test_a_row_names_the_branch_that_a_pipelined_step_evaluated(clock):
     step(report, 0)
     step(report, 1, kind="pipelined", branch="uncond")
     node.began(report)
-    assert [row[9] for row in sent[0]["rows"]] == [None, "uncond"]
+    assert [row["branch"] for row in sent[0]["rows"]] == [None, "uncond"]
 
 
 def test_steps_with_another_evaluation_after_them_show_their_discrepancy_too(clock):
@@ -158,7 +159,7 @@ def test_steps_with_another_evaluation_after_them_show_their_discrepancy_too(clo
     live._later()
     node.ended(report)
     (snapshot,) = live.snapshots()
-    assert [row[3] for row in snapshot["rows"][::2]] == [0.1, 0.2, 0.3]
+    assert [row["discrepancy"] for row in snapshot["rows"][::2]] == [0.1, 0.2, 0.3]
     assert rebuilt(sent) == snapshot["rows"]
 
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { stepTicks, valueScale } from "../../web/lib/axes.mjs";
+import { stepTicks, valueScale } from "../../web/lib/plot/axes.mjs";
 
 test("a_linear_scale_begins_at_zero_and_ends_at_a_round_number", () => {
   const scale = valueScale([0.02, 0.43], false);

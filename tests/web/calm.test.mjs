@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
-import { Calm } from "../../web/lib/calm.mjs";
+import { Calm } from "../../web/lib/plot/calm.mjs";
 
 /** How often a Calm of 2 s acts when `changes` (ms, occasion) come, until 10 s. */
 function acts(changes) {

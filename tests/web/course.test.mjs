@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { counts, course, reached, stepName, waiting } from "../../web/lib/course.mjs";
+import { counts, course, reached, stepName, waiting } from "../../web/lib/run/course.mjs";
 import { rows, run } from "./runs.mjs";
 
 const letters = { exact: "E", pipelined: "p", refresh: "R", local: "L", single: "s" };
@@ -43,7 +43,7 @@ test("the_axis_has_the_schedules_steps_and_more_for_samplers_with_two_calls", ()
 });
 
 test("rows_off_the_schedule_count_to_the_step_before", () => {
-  const found = rows("EEEE").map((row, i) => row.with(0, [0, null, 1, null][i]));
+  const found = rows("EEEE").map((row, i) => ({ ...row, step: [0, null, 1, null][i] }));
   const { steps, perStep } = course(run("", { rows: found }));
   assert.deepEqual([0, 1, 2, 3].map((i) => stepName(steps, i)), ["1", "1b", "2", "2b"]);
   assert.equal(perStep, 2);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
-import { Follower } from "../../web/lib/follow.mjs";
-import { RunStore } from "../../web/lib/store.mjs";
+import { Follower } from "../../web/lib/run/follow.mjs";
+import { RunStore } from "../../web/lib/run/store.mjs";
 import { event, run } from "./runs.mjs";
 
 const settled = () => new Promise((done) => setImmediate(done));

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { before, test } from "node:test";
+import { test } from "node:test";
 
-import { bytes, span, view } from "../../web/lib/panel_view.mjs";
-import { use } from "../../web/lib/words.mjs";
+import { bytes, content, span } from "../../web/lib/panel/content.mjs";
+import { english } from "./runs.mjs";
 
 const GIB = 1024 ** 3;
 const PARENT = { device: "cuda:0 A", pid: 1, memory_used: 3 * GIB, memory_free: GIB, model: "SD3" };
@@ -17,10 +16,8 @@ const READY = {
 const state = (worker, more = {}) => ({ obstacle: null, parent: PARENT, worker, idle_seconds: 600, ...more });
 const values = (rows) => Object.fromEntries(rows.map(({ label, value }) => [label, value]));
 
-before(() => {
-  const file = new URL("../../locales/en/main.json", import.meta.url);
-  use({ en: JSON.parse(readFileSync(file, "utf8")) }, () => "en");
-});
+const words = english();
+const view = (told) => content(told, words);
 
 test("bytes are said in binary units", () => {
   const said = [0, 512, 1024, 1536, 10 * 1024 ** 2, 3.44 * GIB, 139.8 * GIB, 9.96 * GIB].map(bytes);
@@ -29,10 +26,10 @@ test("bytes are said in binary units", () => {
 });
 
 test("spans are said in the largest two units", () => {
-  assert.deepEqual([0.4, 59, 61, 600, 3600, 7500].map(span), [
+  assert.deepEqual([0.4, 59, 61, 600, 3600, 7500].map((seconds) => span(seconds, words)), [
     "0 s", "59 s", "1 min 1 s", "10 min", "1 h 0 min", "2 h 5 min",
   ]);
-  assert.equal(span(null), "–");
+  assert.equal(span(null, words), "–");
 });
 
 test("a process that is ready shows everything and can be freed and restarted", () => {

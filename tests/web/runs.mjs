@@ -1,7 +1,7 @@
 /** Runs as the server sends them, for the tests. */
 
 import { readFileSync } from "node:fs";
-import * as words from "../../web/lib/words.mjs";
+import { Words } from "../../web/lib/shell/words.mjs";
 
 export const ENGLISH = JSON.parse(
   readFileSync(new URL("../../locales/en/main.json", import.meta.url), "utf-8"),
@@ -9,7 +9,8 @@ export const ENGLISH = JSON.parse(
 
 /** The pack's words in English. */
 export function english() {
-  words.use({ en: ENGLISH });
+  const words = new Words();
+  words.load({ en: ENGLISH }, () => "en");
   return words;
 }
 
@@ -22,18 +23,18 @@ export function rows(kinds, { own = 100, worker = 80, calls = 1 } = {}) {
     const shared = kind === "exact" || kind === "pipelined";
     const known = kind === "exact" || kind === "local";
     const waited = Math.max(0, worker - own);
-    return [
-      Math.floor(index / calls),
+    return {
+      step: Math.floor(index / calls),
       kind,
-      10 - index / 10,
-      known ? 0.5 / (index + 1) : null,
-      known ? 0.01 / (index + 1) : null,
-      own + (shared ? waited : 0) + 1,
-      own,
-      shared ? worker : null,
-      shared ? waited : null,
-      kind === "pipelined" ? "uncond" : null,
-    ];
+      branch: kind === "pipelined" ? "uncond" : null,
+      sigma: 10 - index / 10,
+      discrepancy: known ? 0.5 / (index + 1) : null,
+      drift: known ? 0.01 / (index + 1) : null,
+      ms: own + (shared ? waited : 0) + 1,
+      own_ms: own,
+      worker_ms: shared ? worker : null,
+      waited_ms: shared ? waited : null,
+    };
   });
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { course } from "../../web/lib/course.mjs";
-import { scene } from "../../web/lib/scene.mjs";
+import { course } from "../../web/lib/run/course.mjs";
+import { scene } from "../../web/lib/plot/scene.mjs";
 import { english, run } from "./runs.mjs";
 
 const words = english();
@@ -80,7 +80,7 @@ test("stages_are_bands_with_tau1_and_tau2", () => {
 
 test("the_tolerance_is_where_the_drift_crosses_it", () => {
   for (const log of [true, false]) {
-    const rows = run("EEE").rows.map((row) => row.with(4, 0.006));
+    const rows = run("EEE").rows.map((row) => ({ ...row, drift: 0.006 }));
     const found = drawn(run("", { rows, total: 3 }), { log });
     const lines = of(found, "line", (line) => line.ink === "drift");
     assert.equal(lines.length, 2);
@@ -110,7 +110,7 @@ test("marks_keep_apart_where_there_are_many_steps", () => {
 });
 
 test("one_slow_step_does_not_flatten_the_others", () => {
-  const rows = run("EEEEE").rows.map((row, i) => (i ? row : row.with(5, 60_000)));
+  const rows = run("EEEEE").rows.map((row, i) => (i ? row : { ...row, ms: 60_000 }));
   const solid = (rect) => rect.ink === "accent" && rect.alpha === 0.75;
   const found = of(drawn(run("", { rows, total: 5 })), "rect", solid);
   assert.ok(found[1].h > 5);

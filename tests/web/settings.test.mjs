@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { ENTRIES, ID, defaultsOf, isIdleSeconds } from "../../web/lib/settings_entries.mjs";
+import { ENTRIES, ID, defaultsOf, isIdleSeconds } from "../../web/lib/shell/settings_entries.mjs";
 
 const given = (values) => (id) => values[id];
 

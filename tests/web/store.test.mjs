@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { RunStore } from "../../web/lib/store.mjs";
+import { RunStore } from "../../web/lib/run/store.mjs";
 import { event, run } from "./runs.mjs";
 
 const held = (store) => store.slots("w")[0];
@@ -17,7 +17,7 @@ test("deltas_make_the_whole_run", () => {
 
 test("a_row_that_is_sent_again_replaces_the_first", () => {
   const store = new RunStore();
-  const unknown = whole.rows[1].with(3, null);
+  const unknown = { ...whole.rows[1], discrepancy: null };
   store.receive({ ...event(whole, 1, 0, 1), rows: [whole.rows[0], unknown] });
   store.receive(event(whole, 2, 1, 3));
   assert.deepEqual(held(store).current.rows, whole.rows.slice(0, 3));

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "../../web/lib/swap.mjs";
+import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "../../web/lib/swap/swap.mjs";
 
 const ROOT = "root-id";
 const INNER = "subgraph-id";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { course } from "../../web/lib/course.mjs";
-import { csv, fileName } from "../../web/lib/table.mjs";
+import { course } from "../../web/lib/run/course.mjs";
+import { csv, fileName } from "../../web/lib/run/table.mjs";
 import { run } from "./runs.mjs";
 
 test("the_table_has_a_line_for_each_step_and_empty_cells_for_what_is_unknown", () => {

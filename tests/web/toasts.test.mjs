@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { RunChanges, Twins, WorkerChanges } from "../../web/lib/toasts_changes.mjs";
+import { RunChanges, Twins, WorkerChanges } from "../../web/lib/shell/toasts_changes.mjs";
 
 const titleOf = ({ node }) => `node ${node}`;
-const ROWS = [[0, "exact"], [1, "pipelined"]];
+const ROWS = [{ kind: "exact" }, { kind: "pipelined" }];
 let count = 0;
 
 /** The messages of one run of a node from its start to its end. */
@@ -18,7 +18,7 @@ function ran(changes, { node = "4", reasons = [], rows = ROWS, status = "done", 
 }
 
 const keys = (messages) => messages.map(({ key }) => key);
-const LOCAL = { reasons: ["out of memory"], rows: [[0, "local"]] };
+const LOCAL = { reasons: ["out of memory"], rows: [{ kind: "local" }] };
 
 test("run after run with the same outcome tells nothing", () => {
   const changes = new RunChanges();
@@ -41,7 +41,7 @@ test("going local is told once, with the reason and the node's title", () => {
 test("a reason of a run that stays shared is no news: another sampler, another data plane", () => {
   const changes = new RunChanges();
   ran(changes);
-  const exact = { reasons: ["both branches in full"], rows: [[0, "exact"], [1, "exact"]] };
+  const exact = { reasons: ["both branches in full"], rows: [{ kind: "exact" }, { kind: "exact" }] };
   assert.deepEqual(ran(changes, exact), []);
   assert.deepEqual(ran(changes), []);
   assert.deepEqual(keys(ran(changes, LOCAL)), ["toast.now_local"]);

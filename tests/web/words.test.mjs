@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { counted, duration, number, plain, text, use } from "../../web/lib/words.mjs";
+import { duration, number, plain } from "../../web/lib/run/figures.mjs";
+import { Words } from "../../web/lib/shell/words.mjs";
 
 const messages = {
   en: {
@@ -15,13 +16,16 @@ const messages = {
   fr: { g: {} },
 };
 
+const words = new Words();
+const text = (...given) => words.text(...given);
+
 test("nothing_is_said_before_the_words_are_there", () => {
   assert.equal(text("hello"), "");
 });
 
 test("the_language_in_use_is_asked_each_time", () => {
   let language = "ja";
-  use(messages, () => language);
+  words.load(messages, () => language);
   assert.equal(text("hello", { name: "A" }), "Aさん");
   language = "en";
   assert.equal(text("hello", { name: "A" }), "Hello A");
@@ -29,17 +33,17 @@ test("the_language_in_use_is_asked_each_time", () => {
 
 test("what_a_language_lacks_is_english_and_what_nobody_has_is_the_key", () => {
   for (const language of ["ja", "fr", "xx"]) {
-    use(messages, () => language);
+    words.load(messages, () => language);
     assert.equal(text("only"), "only here");
     assert.equal(text("nowhere"), "nowhere");
   }
 });
 
 test("a_placeholder_without_a_value_stays", () => {
-  use(messages, () => "en");
+  words.load(messages, () => "en");
   assert.equal(text("hello"), "Hello {name}");
-  assert.equal(counted("step", 1), "1 step");
-  assert.equal(counted("step", 20), "20 steps");
+  assert.equal(words.counted("step", 1), "1 step");
+  assert.equal(words.counted("step", 20), "20 steps");
 });
 
 test("numbers_and_durations_are_written_for_people", () => {

@@ -52,25 +52,25 @@ function luminance(colour) {
 
 const rgb = (colour) => (colour.match(/[\d.]+/g) ?? [0, 0, 0]).slice(0, 3).map(Number);
 
-let version = 1;
-let cached = null;
+export class Theme {
+  version = 1; // grows whenever the colours may have changed
+  #cached = null;
 
-/** Grows whenever the colours may have changed. */
-export const themeVersion = () => version;
+  /** The colours now, read once for each change. */
+  at(element) {
+    const { version } = this;
+    if (this.#cached?.version !== version) this.#cached = { version, colours: themeAt(element) };
+    return this.#cached.colours;
+  }
 
-/** The colours now, read once for each change. */
-export function theme(element) {
-  if (cached?.version !== version) cached = { version, colours: themeAt(element) };
-  return cached.colours;
-}
-
-/** Call changed() when ComfyUI's palette changes: variables on <html>, classes on <body>. */
-export function watchTheme(changed) {
-  const observer = new MutationObserver(() => {
-    version++;
-    changed();
-  });
-  const attributeFilter = ["style", "class"];
-  observer.observe(document.documentElement, { attributeFilter });
-  observer.observe(document.body, { attributeFilter });
+  /** Call changed() when ComfyUI's palette changes: variables on <html>, classes on <body>. */
+  watch(changed) {
+    const observer = new MutationObserver(() => {
+      this.version++;
+      changed();
+    });
+    const attributeFilter = ["style", "class"];
+    observer.observe(document.documentElement, { attributeFilter });
+    observer.observe(document.body, { attributeFilter });
+  }
 }

@@ -74,8 +74,8 @@ export class Twins {
 
 /** true: in one process. false: shared, whatever else there is to say. null: not known, or neither. */
 function outcome(run) {
-  if (run.reasons.length && !SHARED.has(run.rows.at(-1)?.[1])) return true;
-  const shared = run.status === "done" && run.rows.some(([, kind]) => SHARED.has(kind));
+  if (run.reasons.length && !SHARED.has(run.rows.at(-1)?.kind)) return true;
+  const shared = run.status === "done" && run.rows.some(({ kind }) => SHARED.has(kind));
   return shared ? false : null;
 }
 

@@ -15,17 +15,17 @@ const IDENTITY = ["Node name for S&R", "cnr_id", "aux_id", "ver"];
 /**
  * The workflow with nodes swapped, and how many were.
  *
- * workflow: what LGraph.serialize() returns; it is left as it is. kinds: TO_HYBRID or TO_KSAMPLER.
- * blanks: type -> a blank() of it, for every type in kinds, keys and values. chosen(node, graphId):
+ * workflow: what LGraph.serialize() returns; it is left as it is. types: TO_HYBRID or TO_KSAMPLER.
+ * blanks: type -> a blank() of it, for every type in types, keys and values. chosen(node, graphId):
  * whether to swap this node; graphId is the id of the workflow or of the subgraph that holds it.
  * Links of slots that the new type lacks are dropped; everything else stays, ids included.
  */
-export function swapped(workflow, kinds, blanks, chosen = () => true) {
+export function swapped(workflow, types, blanks, chosen = () => true) {
   const result = structuredClone(workflow);
   let count = 0;
   for (const graph of graphsIn(result)) {
     for (const [index, node] of graph.nodes.entries()) {
-      const type = Object.hasOwn(kinds, node.type) ? kinds[node.type] : undefined;
+      const type = Object.hasOwn(types, node.type) ? types[node.type] : undefined;
       if (!type || !chosen(node, graph.id)) continue;
       count += 1;
       moveLinks(graph, node, blanks[type]);

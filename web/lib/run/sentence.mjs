@@ -1,6 +1,7 @@
 /** A run in words: the line of the node, a step's numbers, and the text alternative. Pure. */
 
 import { counts, reached, stepName, waiting } from "./course.mjs";
+import { duration, number, plain } from "./figures.mjs";
 import { isRunning } from "./store.mjs";
 
 /** {lead, parts}: how far the run is, and what else there is to say, most important first. */
@@ -21,7 +22,7 @@ function progress(run, course, words) {
   if (isRunning(run) && !at) return words.text("state.starting");
   const taken = course.steps.reduce((sum, step) => sum + (step.ms ?? 0), 0);
   if (run.status === "done" && !at) return words.text("state.alone");
-  const time = words.duration(taken);
+  const time = duration(taken);
   if (run.status === "done") return words.counted("state.done", at, { time });
   return words.text(`state.${run.status}`, { step: at, total });
 }
@@ -41,13 +42,13 @@ function details(run, course, words) {
 
 function waitingWords(waits, words) {
   if (!waits?.side) return waits && words.text("wait.none");
-  return words.text(`wait.${waits.side}`, { time: words.duration(waits.ms) });
+  return words.text(`wait.${waits.side}`, { time: duration(waits.ms) });
 }
 
 function ratios(run, words) {
-  const ideal = words.number(run.ideal, 3);
+  const ideal = number(run.ideal, 3);
   if (run.ratio == null) return run.ideal == null ? [] : [words.text("ratio.ideal", { ideal })];
-  const ratio = words.number(run.ratio, 3);
+  const ratio = number(run.ratio, 3);
   return [words.text(isRunning(run) ? "ratio.running" : "ratio.done", { ratio, ideal })];
 }
 
@@ -70,26 +71,26 @@ export function stepWords(run, course, index, words) {
   const title = words.text("step.title", { step: name, total: run.total, kind });
   const stage = course.stages.length ? words.text(`stage.${step.stage}`) : null;
   const known = step.discrepancy != null;
-  const measured = known ? words.number(step.discrepancy) : words.text("step.unknown");
+  const measured = known ? number(step.discrepancy) : words.text("step.unknown");
   const lines = [[words.text("step.discrepancy"), measured]];
   if (step.drift != null) {
-    const [drift, tolerance] = [words.number(step.drift, 2), words.plain(run.tolerance)];
+    const [drift, tolerance] = [number(step.drift, 2), plain(run.tolerance)];
     const value = run.tolerance == null ? drift : words.text("step.drift.of", { drift, tolerance });
     lines.push([words.text("step.drift"), value]);
   }
   if (step.branch != null) lines.push([words.text("step.branch"), words.text(`branch.${step.branch}`)]);
-  lines.push([words.text("step.sigma"), words.number(step.sigma)]);
-  lines.push([words.text("step.time"), words.duration(step.ms)]);
+  lines.push([words.text("step.sigma"), number(step.sigma)]);
+  lines.push([words.text("step.time"), duration(step.ms)]);
   const add = (name, ms, waited) => lines.push([words.text(name), sideWords(ms, waited, words)]);
-  if (step.own != null) add("step.own", step.own, step.waited);
-  if (step.worker != null) add("step.worker", step.worker, step.workerWaited);
+  if (step.own_ms != null) add("step.own", step.own_ms, step.waited_ms);
+  if (step.worker_ms != null) add("step.worker", step.worker_ms, step.worker_waited_ms);
   return { title, stage, lines };
 }
 
 function sideWords(ms, waited, words) {
-  const time = words.duration(ms);
+  const time = duration(ms);
   if (waited == null || waited < Math.max(0.5, 0.02 * ms)) return time;
-  return words.text("step.waited", { time, waited: words.duration(waited) });
+  return words.text("step.waited", { time, waited: duration(waited) });
 }
 
 /** What the plot shows, for those who do not see it. */
@@ -110,10 +111,10 @@ export function description(run, course, words) {
     const lowest = seen.reduce((low, step) => (step.discrepancy < low.discrepancy ? step : low));
     sentences.push(
       words.text("alt.curve", {
-        first: words.number(seen[0].discrepancy),
-        lowest: words.number(lowest.discrepancy),
+        first: number(seen[0].discrepancy),
+        lowest: number(lowest.discrepancy),
         step: stepName(course.steps, lowest.index),
-        last: words.number(seen.at(-1).discrepancy),
+        last: number(seen.at(-1).discrepancy),
       }),
     );
   }

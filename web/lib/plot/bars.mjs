@@ -9,7 +9,7 @@ export function bars(steps, { area, x, pitch }) {
   const room = area.barsBottom - area.barsTop;
   const height = (ms) => (Math.min(ms, top) / top) * room;
   const w = Math.max(0.8, pitch > 4 ? pitch - 1.5 : pitch * 0.85);
-  return steps.flatMap(({ index, ms, own }) => {
+  return steps.flatMap(({ index, ms, own_ms: own }) => {
     if (ms == null) return [];
     const left = x(index) - w / 2;
     const [whole, solid] = [height(ms), height(Math.min(own ?? ms, ms))];

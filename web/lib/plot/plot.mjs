@@ -1,17 +1,13 @@
 /** The live plot of one node: one redraw for each frame in which something changed. */
 
+import { course } from "../run/course.mjs";
+import { description, stateOf, stepWords } from "../run/sentence.mjs";
 import { Calm } from "./calm.mjs";
-import { course } from "./course.mjs";
 import { buildPlot, put } from "./elements.mjs";
 import { menuItems } from "./menu.mjs";
 import { paint } from "./paint.mjs";
 import { drawPicture, measurer } from "./picture.mjs";
-import { isLive, isLog, setLog } from "./prefs.mjs";
 import { scene } from "./scene.mjs";
-import { description, stateOf, stepWords } from "./state.mjs";
-import { theme, themeVersion } from "./theme.mjs";
-import { hideTip, moveTip, showTip } from "./tooltip.mjs";
-import { language, words } from "./words.mjs";
 
 export const HEIGHT = { live: 160, quiet: 32 };
 const TALL = 240; // px: room for all words
@@ -33,9 +29,13 @@ export class Plot {
   #courses = new Map(); // of the two runs on screen
   #alternative = new Calm(CALM, () => this.#describe());
 
-  /** slot(): {current, previous} of the node or null. zoom(): scale at which the node is shown. */
-  constructor({ slot, zoom }) {
-    Object.assign(this, { slot, zoom, element: this.#parts.root, canvas: this.#parts.canvas });
+  /**
+   * slot(): {current, previous} of the node or null. zoom(): scale at which the node is shown.
+   * prefs, words, theme, tip: a Prefs, Words, Theme and Tooltip.
+   */
+  constructor({ slot, zoom, prefs, words, theme, tip }) {
+    Object.assign(this, { slot, zoom, prefs, words, theme, tip });
+    Object.assign(this, { element: this.#parts.root, canvas: this.#parts.canvas });
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.measure = measurer(this.context);
     this.observer = new ResizeObserver((entries) => this.#resized(entries));
@@ -83,13 +83,15 @@ export class Plot {
   }
 
   toggleScale() {
-    setLog(!isLog());
+    this.prefs.setLog(!this.prefs.log);
   }
 
   /** A canvas with the plot and its line of words, of a size for reports; null without a run. */
   picture() {
     const shown = this.shown();
-    return shown && drawPicture(shown, { log: isLog(), words, theme: theme(this.element) });
+    const { words, theme } = this;
+    const { log } = this.prefs;
+    return shown && drawPicture(shown, { log, words, theme: theme.at(this.element) });
   }
 
   /** Sizes come from here, in CSS pixels without the zoom: asking for them costs a layout. */
@@ -104,13 +106,13 @@ export class Plot {
 
   #refresh() {
     const began = performance.now();
-    const live = isLive();
+    const { live, log } = this.prefs;
     const shown = this.shown();
     const { width, height } = live ? this.#size : { width: 0, height: 0 };
     const scale = this.#sharpness(width, height);
     const drawn = [
       shown?.run.version, shown?.before?.run.version, this.#hover?.index, width, height, scale,
-      this.#tall, themeVersion(), isLog(), live, language(), words.text("state.none"),
+      this.#tall, this.theme.version, log, live, this.words.language, this.words.text("state.none"),
     ].join("|");
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;
@@ -130,19 +132,22 @@ export class Plot {
   }
 
   #draw(shown, width, height, scale) {
-    const { canvas, context, measure } = this;
+    const { canvas, context, measure, words } = this;
+    const { log } = this.prefs;
     const [wide, high] = [Math.round(width * scale), Math.round(height * scale)];
     if (canvas.width !== wide || canvas.height !== high) {
       Object.assign(canvas, { width: wide, height: high });
     }
     context.setTransform(scale, 0, 0, scale, 0, 0);
-    const view = { width, height, log: isLog(), hover: this.#hover?.index ?? null, words, measure };
+    const view = { width, height, log, hover: this.#hover?.index ?? null, words, measure };
     this.#scene = scene(shown, shown?.before ?? null, view);
-    paint(context, this.#scene.shapes, theme(this.element), width, height);
+    paint(context, this.#scene.shapes, this.theme.at(this.element), width, height);
   }
 
   #write(shown, live) {
     const { root, line, lead, rest, scale, more, hint } = this.#parts;
+    const { words } = this;
+    const { log } = this.prefs;
     const state = stateOf(shown?.run, shown?.course, words);
     put(lead, state.lead);
     put(rest, state.parts.map((part) => ` · ${part}`).join(""));
@@ -150,17 +155,18 @@ export class Plot {
     root.dataset.status = shown?.run.status ?? "none";
     root.classList.toggle("quiet", !live);
     root.classList.toggle("tall", live && this.#tall);
-    put(scale, words.text(isLog() ? "plot.log" : "plot.linear"));
-    scale.title = words.text(isLog() ? "menu.linear" : "menu.log");
+    put(scale, words.text(log ? "plot.log" : "plot.linear"));
+    scale.title = words.text(log ? "menu.linear" : "menu.log");
     more.title = words.text("menu.title");
     put(hint, words.text("alt.hint"));
     const { run, status } = shown?.run ?? {};
-    this.#alternative.changed(`${run} ${status} ${language()} ${hint.textContent}`);
+    this.#alternative.changed(`${run} ${status} ${words.language} ${hint.textContent}`);
   }
 
   #describe() {
     const shown = this.shown();
-    this.canvas.setAttribute("aria-label", description(shown?.run, shown?.course, words));
+    const told = description(shown?.run, shown?.course, this.words);
+    this.canvas.setAttribute("aria-label", told);
   }
 
   #listen() {
@@ -179,7 +185,7 @@ export class Plot {
     event.preventDefault();
     event.stopPropagation();
     this.#point(null);
-    const title = words.text("menu.title");
+    const title = this.words.text("menu.title");
     new window.LiteGraph.ContextMenu(menuItems(this), { event, title });
   }
 
@@ -211,7 +217,7 @@ export class Plot {
     if (hover) this.#tell(this.shown());
     else {
       this.#told = "";
-      hideTip();
+      this.tip.hide();
       put(this.#parts.now, "");
     }
     this.schedule();
@@ -224,12 +230,12 @@ export class Plot {
       this.#point(null);
       return;
     }
-    moveTip(x, y);
-    const told = `${shown.run.version} ${index} ${language()}`;
+    this.tip.move(x, y);
+    const told = `${shown.run.version} ${index} ${this.words.language}`;
     if (told === this.#told) return;
     this.#told = told;
-    const said = stepWords(shown.run, shown.course, index, words);
-    showTip(said, x, y);
+    const said = stepWords(shown.run, shown.course, index, this.words);
+    this.tip.show(said, x, y);
     const lines = said.lines.map((one) => one.join(" "));
     if (aloud) put(this.#parts.now, [said.title, ...lines].join(", "));
   }

@@ -1,8 +1,8 @@
 /** The plot as a picture to keep, larger than on the node. */
 
+import { stateLine } from "../run/sentence.mjs";
 import { font, paint } from "./paint.mjs";
 import { DEFAULTS, scene } from "./scene.mjs";
-import { stateLine } from "./state.mjs";
 
 const SIZE = { width: 840, height: 400, head: 26, margin: 12, scale: 2 };
 const OPTIONS = { ...DEFAULTS, left: 36, header: 16, mark: 4.2 };

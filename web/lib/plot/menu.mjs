@@ -1,16 +1,16 @@
 /** What can be done with a plot: its scale, and saving it. */
 
-import { isLog } from "./prefs.mjs";
-import { csv, fileName } from "./table.mjs";
-import { text } from "./words.mjs";
+import { csv, fileName } from "../run/table.mjs";
 
 /** Items for a LiteGraph menu. plot: a Plot. */
 export function menuItems(plot) {
+  const { words, prefs } = plot;
   const disabled = !plot.shown();
+  const scale = words.text(prefs.log ? "menu.linear" : "menu.log");
   return [
-    { content: text(isLog() ? "menu.linear" : "menu.log"), callback: () => plot.toggleScale() },
-    { content: text("menu.png"), disabled, callback: () => savePng(plot) },
-    { content: text("menu.csv"), disabled, callback: () => saveCsv(plot) },
+    { content: scale, callback: () => plot.toggleScale() },
+    { content: words.text("menu.png"), disabled, callback: () => savePng(plot) },
+    { content: words.text("menu.csv"), disabled, callback: () => saveCsv(plot) },
   ];
 }
 

@@ -1,21 +1,20 @@
 /** The panel's elements. Texts are set only where they differ, so that nothing loses the focus. */
 
-import { text } from "./words.mjs";
-
 const STYLE = new URL("./panel.css", import.meta.url).href;
 const ORDERS = { start: "pi-play", free: "pi-eraser", restart: "pi-refresh" };
 
 /** orders: {start, free, restart}: called with the name. Gives {root, show, fail, busy}. */
-export function buildPanel(orders) {
+export function buildPanel(orders, words) {
+  const text = (key) => words.text(key);
   const root = element("section", { class: "hybrid-panel", "aria-label": text("panel.title") });
   const style = element("link", { rel: "stylesheet", href: STYLE });
   const obstacle = element("p", { class: "hybrid-note", role: "note" });
   const failure = element("p", { class: "hybrid-note hybrid-alarm", role: "alert" });
   const said = element("p", { class: "hybrid-said", "aria-live": "polite" });
   const idle = element("p", { class: "hybrid-hint" });
-  const parent = card("panel.parent");
-  const worker = card("panel.worker");
-  const buttons = Object.entries(orders).map(([name, order]) => button(name, order));
+  const parent = card(text("panel.parent"), text("panel.memory"));
+  const worker = card(text("panel.worker"), text("panel.memory"));
+  const buttons = Object.entries(orders).map(([name, order]) => button(name, order, text));
   const actions = element("div", { class: "hybrid-actions", role: "group" });
   actions.setAttribute("aria-label", text("panel.orders"));
   actions.append(...buttons.map(({ root: one }) => one));
@@ -41,7 +40,7 @@ export function buildPanel(orders) {
   enable();
   return {
     root,
-    /** Show what view() gives. */
+    /** Show what content() gives. */
     show(content) {
       put(obstacle, content.obstacle);
       put(idle, content.obstacle ? null : content.idle);
@@ -52,8 +51,8 @@ export function buildPanel(orders) {
       enable();
     },
     /** Say that the server did not answer or refused; null takes it back. */
-    fail(words) {
-      put(failure, words);
+    fail(sentence) {
+      put(failure, sentence);
     },
     busy(on) {
       busy = on;
@@ -62,7 +61,7 @@ export function buildPanel(orders) {
   };
 }
 
-function button(name, order) {
+function button(name, order, text) {
   const root = element("button", { type: "button", class: "hybrid-button", "data-order": name });
   const icon = element("i", { class: `pi ${ORDERS[name]}`, "aria-hidden": "true" });
   root.append(icon, text(`panel.order.${name}`));
@@ -71,18 +70,18 @@ function button(name, order) {
 }
 
 /** One process: its name, a bar for the memory, and rows of label and value. */
-function card(key) {
-  const root = element("section", { class: "hybrid-card", "aria-label": text(key) });
+function card(name, memoryName) {
+  const root = element("section", { class: "hybrid-card", "aria-label": name });
   const list = element("dl", {});
   const meter = element("div", { class: "hybrid-meter", role: "meter" });
   const bar = element("div", {});
   const used = element("span", {});
   const free = element("span", {});
   const legend = element("div", { class: "hybrid-legend" });
-  meter.setAttribute("aria-label", text("panel.memory"));
+  meter.setAttribute("aria-label", memoryName);
   meter.append(bar);
   legend.append(used, free);
-  root.append(element("h3", {}, text(key)), list, meter, legend);
+  root.append(element("h3", {}, name), list, meter, legend);
   return {
     root,
     show({ rows, memory }) {
@@ -111,14 +110,14 @@ function fill(list, rows) {
 }
 
 /** Set a text; null hides the element. */
-function put(target, words) {
-  target.hidden = words == null;
-  if (words != null && target.textContent !== words) target.textContent = words;
+function put(target, text) {
+  target.hidden = text == null;
+  if (text != null && target.textContent !== text) target.textContent = text;
 }
 
-function element(tag, attributes, words = "") {
+function element(tag, attributes, text = "") {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = words;
+  made.textContent = text;
   return made;
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { course } from "../../web/lib/course.mjs";
-import { description, stateLine, stepWords } from "../../web/lib/state.mjs";
+import { course } from "../../web/lib/run/course.mjs";
+import { description, stateLine, stepWords } from "../../web/lib/run/sentence.mjs";
 import { english, run } from "./runs.mjs";
 
 const words = english();

@@ -1,7 +1,5 @@
 /** What the panel says about the two processes, as plain data. */
 
-import { text } from "./words.mjs";
-
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const NONE = "–";
 
@@ -14,14 +12,14 @@ export function bytes(count) {
 }
 
 /** Seconds as "42 s", "10 min", "3 min 20 s" or "2 h 5 min"; "–" for none. */
-export function span(seconds) {
+export function span(seconds, words) {
   if (!Number.isFinite(seconds)) return NONE;
   const whole = Math.round(seconds);
-  if (whole < 60) return text("panel.seconds", { s: whole });
+  if (whole < 60) return words.text("panel.seconds", { s: whole });
   const minutes = Math.floor(whole / 60);
-  if (whole % 60 === 0 && minutes < 60) return text("panel.whole_minutes", { min: minutes });
-  if (minutes < 60) return text("panel.minutes", { min: minutes, s: whole % 60 });
-  return text("panel.hours", { h: Math.floor(minutes / 60), min: minutes % 60 });
+  if (whole % 60 === 0 && minutes < 60) return words.text("panel.whole_minutes", { min: minutes });
+  if (minutes < 60) return words.text("panel.minutes", { min: minutes, s: whole % 60 });
+  return words.text("panel.hours", { h: Math.floor(minutes / 60), min: minutes % 60 });
 }
 
 /**
@@ -29,25 +27,27 @@ export function span(seconds) {
  * can}: texts or null; parent and worker are {memory, rows}, rows of {label, value, alarm}; said is
  * what a screen reader is told; can says which of start, free and restart make sense.
  */
-export function view(state) {
+export function content(state, words) {
+  const text = (key, values) => words.text(key, values);
+  const row = (key, value) => ({ label: text(`panel.${key}`), value: value || NONE });
   const { obstacle, parent, worker } = state;
   const running = worker.state !== "none";
   const condition = text(`panel.state.${worker.state}`);
   return {
     obstacle: obstacle && text("panel.obstacle", { reason: obstacle.replace(/\.$/, "") }),
-    idle: text("panel.idle", { time: span(state.idle_seconds) }),
+    idle: text("panel.idle", { time: span(state.idle_seconds, words) }),
     said: [text("panel.said", { state: condition }), worker.last_error].filter(Boolean).join(" "),
     parent: {
-      memory: memory(parent),
+      memory: memory(parent, text),
       rows: [row("device", parent.device), row("model", parent.model ?? text("panel.no_model"))],
     },
     worker: {
-      memory: running ? memory(worker) : null,
+      memory: running ? memory(worker, text) : null,
       rows: [
         row("state", condition),
         row("device", worker.device),
         running && row("model", worker.model ?? text("panel.no_model")),
-        running && row("age", span(worker.age_seconds)),
+        running && row("age", span(worker.age_seconds, words)),
         running && worker.data_plane && row("data_plane", exchange(worker)),
         worker.differs && row("differs", worker.differs),
         worker.last_error && { ...row("last_error", worker.last_error), alarm: true },
@@ -66,12 +66,8 @@ function exchange({ data_plane: plane, data_plane_reason: reason }) {
   return reason ? `${plane} (${reason})` : plane;
 }
 
-function row(key, value) {
-  return { label: text(`panel.${key}`), value: value || NONE };
-}
-
 /** {used, free: texts or null, share: the used part of all, 0 to 1, or null}; null: nothing known. */
-function memory({ memory_used: used, memory_free: free }) {
+function memory({ memory_used: used, memory_free: free }, text) {
   if (!Number.isFinite(used)) return null;
   const whole = Number.isFinite(free) && used + free > 0;
   return {

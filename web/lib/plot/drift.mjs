@@ -1,5 +1,6 @@
 /** The drift that the adaptive policy expects, against its tolerance. Pure. */
 
+import { plain } from "../run/figures.mjs";
 import { label, line } from "./shapes.mjs";
 
 const ROOM_FOR_LABEL = 40; // px of the plot's height
@@ -20,7 +21,7 @@ export function drift({ run, course }, { area, x, view, options }) {
   const points = known.flatMap((step) => [x(step.index), y(step.drift)]);
   if (known.length > 1) shapes.push(line(points, "drift", 0.95, 1.2, [1.5, 1.8]));
   if (height < ROOM_FOR_LABEL) return shapes;
-  const tolerance = view.words.plain(run.tolerance);
+  const tolerance = plain(run.tolerance);
   const most = LABEL_SHARE * (area.right - area.left);
   const whole = view.words.text("plot.tolerance", { tolerance });
   const text = view.measure(whole, 9) <= most ? whole : tolerance;

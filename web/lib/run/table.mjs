@@ -10,10 +10,10 @@ const COLUMNS = [
   ["drift", (step) => step.drift],
   ["tolerance", (step, course, run) => run.tolerance],
   ["ms", (step) => step.ms],
-  ["own_ms", (step) => step.own],
-  ["worker_ms", (step) => step.worker],
-  ["own_waited_ms", (step) => step.waited],
-  ["worker_waited_ms", (step) => step.workerWaited],
+  ["own_ms", (step) => step.own_ms],
+  ["worker_ms", (step) => step.worker_ms],
+  ["own_waited_ms", (step) => step.waited_ms],
+  ["worker_waited_ms", (step) => step.worker_waited_ms],
 ];
 
 /** Comma-separated values with a header; steps count from 1 as in the plot, times are in ms. */

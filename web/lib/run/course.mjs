@@ -11,7 +11,7 @@ const SHARED = new Set(["exact", "pipelined", "refresh"]);
  * [{name, from, to}) in rows, span (rows on the axis) and perStep (rows a step).
  */
 export function course(run) {
-  const kinds = run.rows.map((row) => row[1]);
+  const kinds = run.rows.map(({ kind }) => kind);
   const first = kinds.indexOf("pipelined");
   const tau1 = first < 0 ? null : first;
   const open = isRunning(run);
@@ -30,23 +30,16 @@ export function course(run) {
   };
 }
 
+/** A row, of which the fields are in hybrid_core/telling/live.py, and what its place says of it. */
 function stepOf(row, index, tau1, tau2) {
-  const [step, kind, sigma, discrepancy, drift, ms, own, worker, waited, branch] = row;
+  const { kind, own_ms: own, worker_ms: worker } = row;
   const inside = tau1 !== null && index >= tau1 && index < tau2;
   return {
+    ...row,
     index,
-    step,
     kind: inside && kind === "exact" ? "refresh" : kind,
-    branch: branch ?? null,
     stage: tau1 === null || index < tau1 ? "warmup" : inside ? "parallelism" : "connecting",
-    sigma,
-    discrepancy,
-    drift,
-    ms,
-    own,
-    worker,
-    waited,
-    workerWaited: own == null || worker == null ? null : Math.max(0, own - worker),
+    worker_waited_ms: own == null || worker == null ? null : Math.max(0, own - worker),
   };
 }
 
@@ -54,7 +47,7 @@ function stagesOf(run, tau1, tau2) {
   const rows = run.rows.length;
   if (tau1 === null) {
     const staged = ["adaptive", "paper"].includes(run.mode);
-    const warming = staged && run.rows.some((row) => row[1] === "exact");
+    const warming = staged && run.rows.some(({ kind }) => kind === "exact");
     return warming ? [{ name: "warmup", from: 0, to: rows }] : [];
   }
   const bounds = [0, tau1, tau2, rows];
@@ -65,8 +58,8 @@ function stagesOf(run, tau1, tau2) {
 /** Rows a step: 1, or more for samplers that evaluate a step more than once. */
 function rowsAStep(run) {
   for (let index = run.rows.length - 1; index >= 0; index--) {
-    const step = run.rows[index][0];
-    if (step === null || step === undefined) continue;
+    const { step } = run.rows[index];
+    if (step == null) continue;
     const calls = Math.round((index + 1) / (step + 1));
     return index > step ? Math.max(1, calls) : 1;
   }
@@ -78,11 +71,11 @@ function rowsAStep(run) {
  * null where the difference is not worth a word; null without shared steps.
  */
 export function waiting(steps) {
-  const timed = ({ waited, workerWaited }) => waited != null && workerWaited != null;
+  const timed = (step) => step.waited_ms != null && step.worker_waited_ms != null;
   const shared = steps.filter((step) => SHARED.has(step.kind) && timed(step));
   if (!shared.length) return null;
   const mean = (name) => shared.reduce((sum, step) => sum + (step[name] ?? 0), 0) / shared.length;
-  const [own, worker, whole] = [mean("waited"), mean("workerWaited"), mean("ms")];
+  const [own, worker, whole] = [mean("waited_ms"), mean("worker_waited_ms"), mean("ms")];
   const ms = Math.max(own, worker);
   if (ms < 0.5 || ms < 0.03 * whole) return { side: null, ms };
   return { side: own >= worker ? "own" : "worker", ms };

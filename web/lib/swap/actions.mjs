@@ -1,0 +1,129 @@
+/** The menu items and commands that swap samplers in the open workflow. */
+
+import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "./swap.mjs";
+
+const DIRECTIONS = new Map([
+  [TO_HYBRID, "hybrid"],
+  [TO_KSAMPLER, "ksampler"],
+]);
+
+export class Swapping {
+  /** toasts: a Toasts. */
+  constructor({ app, words, toasts }) {
+    Object.assign(this, { app, words, toasts });
+    this.commands = [
+      this.#ofSelection(TO_HYBRID, "Swap selected KSamplers to Hybrid KSampler"),
+      this.#ofSelection(TO_KSAMPLER, "Swap selected Hybrid KSamplers to KSampler"),
+      this.#ofWorkflow(TO_HYBRID, "Swap all KSamplers to Hybrid KSampler"),
+      this.#ofWorkflow(TO_KSAMPLER, "Swap all Hybrid KSamplers to KSampler"),
+    ];
+    const commands = this.commands.map(({ id }) => id);
+    this.menuCommands = [{ path: ["Extensions", "Hybrid KSampler"], commands }];
+  }
+
+  /** The entries for a node's context menu: none for nodes that have no counterpart. */
+  menuItems(node) {
+    const types = typesFor(node);
+    if (!types) return [];
+    const nodes = this.#swappable(types);
+    const targets = nodes.includes(node) ? nodes : [node];
+    const content = this.words.counted(`swap.to_${DIRECTIONS.get(types)}`, targets.length);
+    return [{ content, callback: () => void this.swap(types, targets) }];
+  }
+
+  /** The ids of the commands that the selection toolbox offers for `item`, one of the selection. */
+  toolboxCommands(item) {
+    const types = typesFor(item);
+    return types ? [`HybridKSampler.SwapSelection.${DIRECTIONS.get(types)}`] : [];
+  }
+
+  /**
+   * Swap the live nodes in `nodes`, or with null all nodes of the workflow, subgraphs included.
+   * types: TO_HYBRID or TO_KSAMPLER. Returns how many nodes were swapped.
+   *
+   * The new state goes through the frontend's own redo, so one undo step takes it back.
+   */
+  async swap(types, nodes = null) {
+    const key = (graphId, nodeId) => `${graphId}:${nodeId}`;
+    const wanted = nodes && new Set(nodes.map((node) => key(node.graph.id, node.id)));
+    const chosen = (node, graphId) => !wanted || wanted.has(key(graphId, node.id));
+    const result = swapped(this.#serialized(), types, blanksOf(types), chosen);
+    if (result.count) await this.#apply(result.workflow);
+    return result.count;
+  }
+
+  #ofSelection(types, label) {
+    const direction = DIRECTIONS.get(types);
+    return {
+      id: `HybridKSampler.SwapSelection.${direction}`,
+      label,
+      icon: "pi pi-sync",
+      function: async () => {
+        const nodes = this.#swappable(types);
+        if (nodes.length) await this.swap(types, nodes);
+        else this.toasts.show("info", this.words.text(`swap.none_selected_to_${direction}`));
+      },
+    };
+  }
+
+  #ofWorkflow(types, label) {
+    const direction = DIRECTIONS.get(types);
+    return {
+      id: `HybridKSampler.SwapWorkflow.${direction}`,
+      label,
+      icon: "pi pi-sync",
+      function: async () => {
+        const count = await this.swap(types);
+        if (count) this.toasts.show("success", this.words.counted(`swap.done_to_${direction}`, count));
+        else this.toasts.show("info", this.words.text(`swap.none_to_${direction}`));
+      },
+    };
+  }
+
+  /** The selected nodes of the open graph that can be swapped so. */
+  #swappable(types) {
+    return [...this.app.canvas.selectedItems].filter((item) => typesFor(item) === types);
+  }
+
+  #serialized() {
+    return JSON.parse(JSON.stringify(this.app.rootGraph.serialize()));
+  }
+
+  async #apply(workflow) {
+    const { app } = this;
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
+    const selected = new Set([...app.canvas.selectedItems].map(({ id }) => String(id)));
+    (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
+    tracker.redoQueue.length = 0;
+    tracker.redoQueue.push(workflow);
+    await tracker.redo();
+    const nodes = app.canvas.graph.nodes.filter(({ id }) => selected.has(String(id)));
+    app.canvas.selectItems(nodes);
+    await this.#settle(tracker);
+  }
+
+  /** Take sizes that the layout corrects after loading into the same step. */
+  async #settle(tracker) {
+    const steps = tracker.undoQueue.length;
+    for (let frame = 0; frame < 3; frame += 1) {
+      await new Promise((resolve) => requestAnimationFrame(resolve));
+    }
+    const { activeWorkflow } = this.app.extensionManager.workflow;
+    if (activeWorkflow?.changeTracker !== tracker || tracker.undoQueue.length !== steps) return;
+    tracker.activeState = this.#serialized();
+  }
+}
+
+function typesFor(node) {
+  return [...DIRECTIONS.keys()].find((types) => Object.hasOwn(types, node?.type ?? ""));
+}
+
+function blanksOf(types) {
+  const all = Object.entries(types).flat();
+  return Object.fromEntries(
+    all.map((type) => {
+      const node = window.LiteGraph.createNode(type);
+      return [type, blank(node, node.constructor.title)];
+    }),
+  );
+}
