@@ -149,6 +149,8 @@ class MessageEnd:
             return not self._unsent
 
     def taken(self, seconds: float) -> bytes | None:
+        if self._closed:
+            raise OSError("this end is closed")
         return self._connection.recv_bytes(MAX_BYTES) if self._connection.poll(seconds) else None
 
     def close(self) -> None:
