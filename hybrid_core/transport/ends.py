@@ -143,15 +143,19 @@ class MessageEnd:
 
     def sent(self, seconds: float) -> bool:
         with self._changed:
+            self._check_open()
             self._changed.wait_for(lambda: not self._unsent or self._error is not None, seconds)
             if self._error is not None:
                 raise OSError(str(self._error))
             return not self._unsent
 
     def taken(self, seconds: float) -> bytes | None:
+        self._check_open()
+        return self._connection.recv_bytes(MAX_BYTES) if self._connection.poll(seconds) else None
+
+    def _check_open(self) -> None:
         if self._closed:
             raise OSError("this end is closed")
-        return self._connection.recv_bytes(MAX_BYTES) if self._connection.poll(seconds) else None
 
     def close(self) -> None:
         """A message that is being written is let go: its writing ends with the other process."""

@@ -232,6 +232,8 @@ def test_the_writer_of_a_stuck_message_ends_with_the_other_process(monkeypatch):
     with pytest.raises(WorkerTimeout):
         channel.send("load", 1, seconds=0.1, data="x" * MORE_THAN_A_PIPE_HOLDS)
     connection, writer = channel._end._connection, channel._end._writer
+    while not channel._end._writing:
+        time.sleep(0.01)
     channel.close()
     assert not connection.closed, "it is being written to"
     theirs.close()
