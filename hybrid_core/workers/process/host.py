@@ -207,7 +207,13 @@ class Host:
             raise WorkerTimeout(f"the worker does not answer (waited {limit:.0f} s)")
         return self._outstanding is None
 
-    def post(self, op: str, fields: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> int:
+    def post(
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        tensors: Sequence[torch.Tensor] = (),
+        tick: Tick | None = None,
+    ) -> int:
         """Send a request whose tensors fit into one slot. Its number, for `wait`.
 
         Raises ArenaTooSmall, WorkerDied, ProtocolError (also for a request under way).
@@ -217,7 +223,8 @@ class Host:
         number = self._number + 1
         arena = self._require_arena(op)
         headers = arena.write(number, tensors)
-        self._require_channel().send(op, number, **fields, tensors=headers)
+        seconds = self.settings.request_seconds
+        self._require_channel().send(op, number, tick, seconds, **fields, tensors=headers)
         self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         self._number = self._outstanding = number
         self._given_up_at = None
@@ -235,12 +242,12 @@ class Host:
         """Like `post`, for tensors of any size: what does not fit goes ahead in pieces."""
         slot = self._require_arena().slot_bytes
         if sum(t.numel() * t.element_size() + 64 for t in tensors) <= slot:
-            return self.post(op, fields, tensors)
+            return self.post(op, fields, tensors, tick)
         for piece in pieces(tensors, slot):
             fields_of_piece = {"index": piece.index, "start": piece.start, "whole": piece.whole}
-            number = self.post("chunk", fields_of_piece, [piece.data])
+            number = self.post("chunk", fields_of_piece, [piece.data], tick)
             self.wait(number, "more", self.settings.request_seconds, tick)
-        return self.post(op, {**fields, "pieced": len(tensors)})
+        return self.post(op, {**fields, "pieced": len(tensors)}, (), tick)
 
     def wait(
         self,

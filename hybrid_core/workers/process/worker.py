@@ -42,11 +42,11 @@ class ProcessWorker(Host):
         self.wait(asked, "ok", self.settings.request_seconds, tick)
 
     def forget(self, base_key: str, tick: Tick) -> None:
-        number = self.post("forget", {"base_key": base_key})
+        number = self.post("forget", {"base_key": base_key}, (), tick)
         self.wait(number, "ok", self.settings.request_seconds, tick)
 
     def status(self, seconds: float, tick: Tick | None = None) -> dict[str, Any]:
-        return self.wait(self.post("status", {}), "ok", seconds, tick).fields
+        return self.wait(self.post("status", {}, (), tick), "ok", seconds, tick).fields
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
         units = {"upto": part.upto, "keep": part.keep}
