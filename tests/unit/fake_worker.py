@@ -89,10 +89,10 @@ class ThreadProcess:
         name, machine = self._name, self._machine
 
         class Watching(Channel):
-            def send(self, op, number, **fields):
+            def send(self, op, number, *waits, **fields):
                 if op == "result":
                     machine.message(name)
-                super().send(op, number, **fields)
+                super().send(op, number, *waits, **fields)
 
         with contextlib.suppress(CudaFailed, WorkerDied):
             channel = Watching(self._connection, wire.REQUESTS)
@@ -148,10 +148,10 @@ class World:
         machine = self.machine
 
         class Watching(Channel):
-            def send(self, op, number, **fields):
+            def send(self, op, number, *waits, **fields):
                 if op in ("probe", "evaluate", "conds", "status"):
                     machine.message("parent")
-                super().send(op, number, **fields)
+                super().send(op, number, *waits, **fields)
 
         return Watching
 

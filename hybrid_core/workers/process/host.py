@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -223,11 +223,11 @@ class Host:
         number = self._number + 1
         arena = self._require_arena(op)
         headers = arena.write(number, tensors)
-        seconds = self.settings.request_seconds
-        self._require_channel().send(op, number, tick, seconds, **fields, tensors=headers)
-        self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         self._number = self._outstanding = number
-        self._given_up_at = None
+        self._given_up_at, waits = None, (tick, self.settings.request_seconds)
+        with self._given_up_where_it_raises():
+            self._require_channel().send(op, number, *waits, **fields, tensors=headers)
+        self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         arena.finish()
         self.last_used = time.monotonic()
         return number
@@ -268,11 +268,8 @@ class Host:
         if number <= self._born:
             raise WorkerStopped
         while True:
-            try:
+            with self._given_up_where_it_raises():
                 message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
-            except BaseException:
-                self._given_up_at = time.monotonic()
-                raise
             if message["seq"] == number:
                 break
             if message["seq"] > number:
@@ -287,6 +284,14 @@ class Host:
         tensors = [self._require_arena().read(number, header, device) for header in headers]
         self.bytes_received += sum(t.numel() * t.element_size() for t in tensors)
         return Reply(message, tensors)
+
+    @contextmanager
+    def _given_up_where_it_raises(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._given_up_at = time.monotonic()
+            raise
 
     def replied(self, number: int) -> bool:
         """Whether a message can be received at once."""
