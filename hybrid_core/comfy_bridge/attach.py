@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -90,6 +91,16 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
     return clone
 
 
+@contextmanager
+def costs_no_image(what: str) -> Iterator[None]:
+    """Names an error of this pack in a line; sampling goes on without what failed."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  whatever it is
+        log.warning("%s: %s: %s", what, type(error).__name__, error)
+        log.debug("%s", what, exc_info=error)
+
+
 class Attachment:
     """The wrappers of one attached model and the run that is under way."""
 
@@ -115,11 +126,13 @@ class Attachment:
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
-        self._driver = driver = self._new_driver(guider, *args, **kwargs)
+        with costs_no_image("the run could not be prepared"):
+            self._driver = None
+            self._driver = driver = self._new_driver(guider, *args, **kwargs)
+            driver.prepare(support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
         status = "failed"
         try:
-            driver.begin(support.obstacle_to(guider.model_options))
             out = executor(*args, **kwargs)
             status = "done"
             return out
@@ -128,10 +141,12 @@ class Attachment:
             raise
         finally:
             self._session.active_runs -= 1
-            self._driver = outer
-            driver.finish(status)
-            self.latest = driver.report
-            self._on_report(driver.report)
+            ended, self._driver = self._driver, outer
+            if ended is not None:
+                with costs_no_image("the run's report could not be made"):
+                    ended.finish(status)
+                    self.latest = ended.report
+                    self._on_report(ended.report)
 
     def _new_driver(
         self,

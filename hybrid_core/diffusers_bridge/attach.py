@@ -159,10 +159,10 @@ class Attachment:
         if self._driver is None or self._timesteps is not timesteps:
             self._finish("done")
             self._timesteps = timesteps
-            self._driver = self._begin(x)
+            self._driver = self._new_driver(x)
         return self._driver
 
-    def _begin(self, x: torch.Tensor) -> Driver:
+    def _new_driver(self, x: torch.Tensor) -> Driver:
         pipe, tuning = self._pipe, self._tuning
         guided, mode, flow = pipe.do_classifier_free_guidance, self._mode, False
         report = Report(mode, tolerance=tuning.tolerance if mode == "adaptive" else None)
@@ -198,7 +198,7 @@ class Attachment:
         driver = Driver(
             course, pipeline, rent, report, NOBODY, log.debug, not guided, self._wait_seconds
         )
-        driver.begin(None if guided else WITHOUT_GUIDANCE)
+        driver.prepare(None if guided else WITHOUT_GUIDANCE)
         return driver
 
     def _finish(self, status: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,14 @@ from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
 from hybrid_core.driver.division import HERE, Plan
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Early, Pipeline
-from hybrid_core.errors import NotPartitionable
+from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.machine.settled import settled
-from hybrid_core.stages.staging import Boundaries
+from hybrid_core.stages.staging import Boundaries, Each
 from hybrid_core.telling.report import Report, StepRecord, Watcher
 from hybrid_core.workers.contract import Part
 from hybrid_core.workers.lease import Lease
 
+log = logging.getLogger("hybrid_ksampler")
 WORKER = 0
 Outputs = dict[int, torch.Tensor]  # by branch
 
@@ -32,6 +34,24 @@ class Taking:
     lease: Lease | None  # the worker's, when it is ready
     pipeline: Pipeline | None  # while there is a Parallelism stage
     apart: bool  # whether this process evaluates its branches one by one when it evaluates them all
+
+
+class FrameworksOwn(Exception):
+    """An error of the framework's evaluation, which it would have raised without this pack."""
+
+    def __init__(self, cause: Exception):
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def evaluated(call: Call, branches: Sequence[int], each: Each | None = None) -> Outputs:
+    """Here. Raises FrameworksOwn where nothing of this pack takes part."""
+    try:
+        return call.evaluate(branches, each)
+    except Exception as error:
+        if each is not None:
+            raise
+        raise FrameworksOwn(error) from error
 
 
 class Driver:
@@ -58,9 +78,9 @@ class Driver:
         self._announce, self._announced = announce, False
         self._one_branch, self._wait_seconds = one_branch, wait_seconds
         self._lease: Lease | None = None
-        self._rented = self._local = False
+        self._rented = self._local = self._broken = False
 
-    def begin(self, obstacle: str | None = None) -> None:
+    def prepare(self, obstacle: str | None = None) -> None:
         """Start what takes time: the worker and its replica. obstacle: why none can take part."""
         self._watcher.began(self.report)
         if obstacle is not None:
@@ -72,7 +92,34 @@ class Driver:
                 lease.prepare()
 
     def evaluate(self, call: Call) -> Outputs:
-        """An output for each branch of the call."""
+        """An output for each branch of the call.
+
+        Whatever goes wrong with sharing costs no image: the evaluation is made again by the
+        framework itself, and so is the rest of the run. The framework's own errors are raised.
+        """
+        if not self._broken:
+            try:
+                return self._shared(call)
+            except FrameworksOwn as error:
+                raise error.cause from error.cause.__cause__
+            except Exception as error:  # noqa: BLE001  see above
+                self.give_up(error)
+        began = time.monotonic()
+        out = call.evaluate(call.branches)
+        kind = "single" if len(out) == 1 else "local"
+        self.report.steps.append(StepRecord(kind=kind, seconds=time.monotonic() - began))
+        return out
+
+    def give_up(self, error: Exception) -> None:
+        """After an error of this pack: the worker cannot be trusted, the run is local."""
+        log.debug("sharing failed", exc_info=error)
+        self._broken = True
+        reason = f"a fault of this pack, {type(error).__name__}: {error}"
+        if self._lease is not None:
+            self._lease.give_up(ProtocolError(reason))
+        self._stay_local(reason)
+
+    def _shared(self, call: Call) -> Outputs:
         began = time.monotonic()
         step, taking = self._decide(call)
         step, plan = self._divide(call, step, taking)
@@ -105,7 +152,7 @@ class Driver:
         elif self._pipeline is not None:
             answer = self._pipeline.take_in(lease, call.x)
         if pipeline is not None:
-            pipeline.begin(call)
+            pipeline.follow(call)
         step = self._course.begin(call.x, call.sigma, call.prompts) if on_course else Step.aside()
         if answer is not None:
             step.record.worker_seconds, step.record.waited_seconds = answer.seconds, answer.waited
@@ -190,7 +237,7 @@ class Driver:
         if taking.pipeline is not None and not together:
             each = taking.pipeline.each(step)
         since = time.monotonic()
-        out = call.evaluate(part.branches, each)
+        out = evaluated(call, part.branches, each)
         seconds = settled(call.x.device) - since
         if together:
             step.record.kind = "local"
@@ -215,7 +262,7 @@ class Driver:
             if taking.lease is not None and number is not None:
                 answer = taking.lease.collect(number, part, own, own_seconds)
             if answer is None:
-                out |= call.evaluate(part.branches)
+                out |= evaluated(call, part.branches)
                 record.kind = "local"
                 continue
             out |= dict(zip(part.branches, answer.outputs, strict=True))

@@ -56,7 +56,7 @@ class Pipeline:
         """The last block of stage A."""
         return None if self._staging is None else self._staging.cut_name
 
-    def begin(self, call: Call) -> None:
+    def follow(self, call: Call) -> None:
         """Before an evaluation. Other prompts than before run through other forward passes."""
         if call.prompts != self._prompts:
             self._prompts, self._staging = call.prompts, None
@@ -115,7 +115,7 @@ class Pipeline:
             return None
         if isinstance(step, PipelinedStep):
             return staging.finishing(step.boundary)
-        staging.begin()
+        staging.clear()
         if staging.recording:
             return self._guarded(staging.record)
         if step.capture and not (self._mixes and staging.verified):

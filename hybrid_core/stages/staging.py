@@ -64,7 +64,7 @@ class Staging:
         """Whether the evaluation under way was recorded."""
         return bool(self._under_way)
 
-    def begin(self) -> None:
+    def clear(self) -> None:
         """Before an evaluation in full."""
         self.taken, self._under_way = {}, []
 

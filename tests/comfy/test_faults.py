@@ -83,14 +83,14 @@ def test_worker_killed_in_mid_run_gives_the_same_bits(session, model, partitione
 def test_worker_killed_while_it_starts(session, model, reference, partitioned):
     session.stop()
     watched = Watched(model, session)
-    begin = Driver.begin
+    begin = Driver.prepare
 
     def begin_and_kill(self, *arguments):
         begin(self, *arguments)
         os.kill(session.holdings().worker.pid, signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driver, "begin", begin_and_kill)
+        patch.setattr(Driver, "prepare", begin_and_kill)
         seen = sample(watched.model, KIND)
     assert (seen - reference).norm() / reference.norm() < 1e-5
     next_run_works(session, model, partitioned)

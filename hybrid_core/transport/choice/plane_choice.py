@@ -52,7 +52,7 @@ class PlaneChoice:
     def up_to_date(self) -> bool:
         return self._chosen_for == self._wanted
 
-    def begin(self, channel: Channel, block: mmap, present: Arena, number: int) -> bool:
+    def choose(self, channel: Channel, block: mmap, present: Arena, number: int) -> bool:
         """Begin to choose. True when there is nothing to choose."""
         self._chosen_for = self._wanted
         on_gpus = not self._device.cores and torch.cuda.is_available()

@@ -172,7 +172,7 @@ class Host:
     def _choose_plane(self) -> bool:
         assert self._memory is not None
         arena, channel = self._require_arena(), self._require_channel()
-        self._ready = self.planes.begin(channel, self._memory.map, arena, self._number)
+        self._ready = self.planes.choose(channel, self._memory.map, arena, self._number)
         return self._ready and self._up()
 
     def _plane_taken(self) -> bool:

@@ -37,7 +37,7 @@ class Cancellation:
             if self._running == number:
                 self._interrupt(True)
 
-    def begin(self, number: int) -> bool:
+    def wanted(self, number: int) -> bool:
         """Whether request `number` is still wanted; afterwards `cancel` interrupts it."""
         with self._lock:
             self._running = number
@@ -78,7 +78,7 @@ def serve(
                 if message["op"] == "stop":
                     planes.close()
                     return
-                if cancellation.begin(number):
+                if cancellation.wanted(number):
                     answer(message, channel, planes, assembly, evaluator)
                 else:
                     channel.send("failed", number, error="cancelled")
