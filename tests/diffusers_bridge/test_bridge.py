@@ -244,8 +244,8 @@ def test_a_worker_that_comes_late_or_dies_gives_the_same_bits(own_pool, pool, mo
 
     post, steps = Host.post, []
 
-    def deadly(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
+    def deadly(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
         steps.extend([op] * (op == "evaluate"))
         if len(steps) == 10:
             os.kill(self.pid, signal.SIGKILL)
@@ -267,11 +267,11 @@ def test_a_worker_that_fails_in_the_parallelism_stage(case, pool, monkeypatch):
     _, call, plain = case
     post, stages = Host.post, []
 
-    def wrong(self, op, fields, tensors=()):
+    def wrong(self, op, fields, *rest):
         stages.extend([op] * ("upto" in fields))
         if len(stages) == 3:
             fields = {**fields, "upto": 99}
-        return post(self, op, fields, tensors)
+        return post(self, op, fields, *rest)
 
     monkeypatch.setattr(Host, "post", wrong)
     seen, report = shared(call, "adaptive", pool, tuning=FREE)

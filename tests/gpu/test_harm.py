@@ -59,8 +59,8 @@ def test_worker_killed_while_it_copies_or_evaluates(
     bring_up(session, model)
     post, posts = Host.post, []
 
-    def deadly(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
+    def deadly(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
         posts.append(op)
         if posts.count("evaluate") == 2 and op == "evaluate":
             threading.Timer(delay, os.kill, (self.pid, signal.SIGKILL)).start()
@@ -81,8 +81,8 @@ def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
     bring_up(session, model)
     pid, post, steps = session.holdings().worker.pid, Host.post, []
 
-    def interrupting(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
+    def interrupting(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
         if op == "evaluate" and len(steps.append(number) or steps) == 3:
             comfy.model_management.interrupt_current_processing()
         return number
