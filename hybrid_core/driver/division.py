@@ -20,6 +20,7 @@ class Share:
     device: int
     part: Part
     early: bool = False  # of the step to come: taken in by then, not now
+    compared: bool = False  # what this process does itself too, to see that both are equal
 
 
 Plan = list[Share]
@@ -43,6 +44,12 @@ def by_branch(
     if turned:
         own, others = others, own
     return [Share(HERE, Part(own)), Share(device, Part(others, keep=keep))]
+
+
+def to_compare(branches: Sequence[int], device: int, turned: bool = False) -> Plan:
+    """Everything here, a branch at a time, and the first one by `device` too."""
+    own, *others = by_branch(branches, HERE, turned)
+    return [own, Share(device, own.part, compared=True), *others]
 
 
 def in_stages(branch: int, ahead: int | None, device: int, last: int) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from hybrid_core.course.course import Course
 from hybrid_core.course.steps import PipelinedStep, Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import HERE, Plan
+from hybrid_core.driver.division import HERE, Plan, Share
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Early, Pipeline
 from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.machine.settled import settled
@@ -25,6 +25,7 @@ from hybrid_core.workers.lease import Lease
 log = logging.getLogger("hybrid_ksampler")
 WORKER = 0
 Outputs = dict[int, torch.Tensor]  # by branch
+Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
 
 
 @dataclass(frozen=True)
@@ -190,27 +191,30 @@ class Driver:
         return lease
 
     def _divide(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Plan]:
-        pipeline, device = taking.pipeline, HERE if taking.lease is None else WORKER
+        pipeline, lease = taking.pipeline, taking.lease
+        device = HERE if lease is None else WORKER
+        sure = lease is not None and lease.compared(call.x.shape)
         if isinstance(step, PipelinedStep):
             plan = None
-            if pipeline is not None and taking.lease is not None:
+            if pipeline is not None and sure:
                 plan = pipeline.plan(call, step, device)
             if plan is not None:
                 return step, plan
             step = step.in_full()
         if not taking.apart:
             return step, division.alone(call.branches)
-        if pipeline is None:
-            return step, division.by_branch(call.branches, device)
-        turned, keep = pipeline.turned(call), pipeline.keeps(step)
+        turned = pipeline is not None and pipeline.turned(call)
+        if lease is not None and not sure:
+            return step, division.to_compare(call.branches, device, turned)
+        keep = None if pipeline is None else pipeline.keeps(step)
         return step, division.by_branch(call.branches, device, turned, keep)
 
-    def _ask(self, call: Call, step: Step, plan: Plan, taking: Taking) -> dict[Part, int | None]:
+    def _ask(self, call: Call, step: Step, plan: Plan, taking: Taking) -> Asked:
         """Post every share that is another device's: their requests, None where it stays here.
 
         When nothing can be sent before anything was shared, the plan becomes the framework's own.
         """
-        asked: dict[Part, int | None] = {}
+        asked: Asked = {}
         for share in plan[1:]:
             number, ahead = None, step.ahead if share.early else None
             if taking.lease is not None and share.device == WORKER:
@@ -225,7 +229,7 @@ class Driver:
                     plan[:] = division.alone(call.branches)
                     return {}
             if ahead is None:
-                asked[share.part] = number
+                asked[share] = number
             elif number is not None and taking.pipeline is not None:
                 taking.pipeline.asked(Early(number, share.part, ahead, step.record))
         return asked
@@ -251,25 +255,30 @@ class Driver:
     def _collect(
         call: Call,
         record: StepRecord,
-        asked: Mapping[Part, int | None],
+        asked: Asked,
         taking: Taking,
         out: Outputs,
     ) -> Boundaries | None:
         """The other shares, evaluated here where their device failed; features that were kept."""
         kept, own_seconds, own = None, record.own_seconds or 0.0, next(iter(out.values()))
-        for part, number in asked.items():
-            answer = None
+        for share, number in asked.items():
+            part, answer = share.part, None
             if taking.lease is not None and number is not None:
                 answer = taking.lease.collect(number, part, own, own_seconds)
-            if answer is None:
+            if answer is not None:
+                record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
+            if share.compared:
+                if answer is not None and taking.lease is not None:
+                    theirs = answer.outputs[0]
+                    record.compared = taking.lease.compare(own, theirs, call.x.shape)
+            elif answer is None:
                 out |= evaluated(call, part.branches)
-                record.kind = "local"
-                continue
-            out |= dict(zip(part.branches, answer.outputs, strict=True))
-            record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
-            kept = answer.boundaries
-            if taking.pipeline is not None:
-                taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
+                record.kind = "exact" if record.compared else "local"
+            else:
+                out |= dict(zip(part.branches, answer.outputs, strict=True))
+                kept = answer.boundaries
+                if taking.pipeline is not None:
+                    taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
         return kept
 
     def _learn(

@@ -158,7 +158,9 @@ class Pipeline:
             if staging.recording and staging.seen and lease is not None:
                 staging.recorded(self.worker_speed)
                 self.obstacle = self.obstacle or lease.obstacle_to(staging.boundary_bytes)
-            boundaries = self._named(theirs) if self._mixes and theirs else staging.taken
+            boundaries = staging.taken
+            if self._mixes:
+                boundaries = self._named(theirs) if theirs else {}
         if self.obstacle is not None:
             self._staging = boundaries = None  # with what it holds
         return boundaries or None

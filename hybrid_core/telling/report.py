@@ -27,11 +27,12 @@ class StepRecord:
     own_seconds: float | None = None  # this process's branch or stage
     worker_seconds: float | None = None  # the worker's
     waited_seconds: float | None = None  # for the worker
+    compared: bool = False  # both devices evaluated one branch, and it came out equal
 
     @property
     def added_seconds(self) -> float | None:
         """Beyond the slower branch's own time, of a step that was shared."""
-        if self.own_seconds is None or self.worker_seconds is None:
+        if self.own_seconds is None or self.worker_seconds is None or self.compared:
             return None
         return self.seconds - max(self.own_seconds, self.worker_seconds)
 
@@ -96,6 +97,7 @@ class Report:
         """How many times as fast as one device by counting forwards, links and joins left out."""
         serial = 2 * (self.partitioned + self.local) + self.single
         taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
+        taken += sum(step.kind == "exact" and step.compared for step in self.steps)
         both = 2 if self.partitioned or self.local else 1
         return (serial + both * self.pipelined) / taken if taken else 1.0
 
@@ -130,6 +132,7 @@ class Report:
             "pipelined_own": mean(step.own_seconds for step in pipelined),
             "pipelined_wait": mean(step.waited_seconds for step in pipelined),
             "worker_stage": mean(step.worker_seconds for step in pipelined),
+            "compared": mean(step.own_seconds for step in exact if step.compared),
             "alone": mean(step.seconds for step in self.of("local")),
             "one_branch": mean(step.seconds for step in self.of("single")),
         }

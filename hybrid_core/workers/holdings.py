@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Holdings:
     load_seconds: float | None = None
     loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
+    compared: set[Hashable] = field(default_factory=set)  # what was seen to be evaluated alike
 
     @property
     def up_to_date(self) -> bool:
@@ -55,4 +57,4 @@ class Holdings:
         if not self.up_to_date:
             self.epoch = self.worker.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
-            self.contexts = OrderedDict()
+            self.contexts, self.compared = OrderedDict(), set()

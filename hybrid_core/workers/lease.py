@@ -30,6 +30,7 @@ log = logging.getLogger("hybrid_ksampler")
 
 PUBLISHED = Tuning()
 POLL_SECONDS = 0.02
+ROUNDING = {False: 1e-4, True: 1e-2}  # of a network in half precision: other cards round otherwise
 Tensor = torch.Tensor
 
 
@@ -39,6 +40,7 @@ class Source(Protocol):
     base_key: str
     key: str
     name: str
+    half: bool  # whether the network computes in less than 32 bits
 
     def payload(self, with_base: bool) -> dict[str, Any]: ...
     def verify(self, theirs: Any) -> None: ...
@@ -238,6 +240,27 @@ class Lease:
             return None
         self._report.bytes_received += self.worker.bytes_received - before
         return replace(answer, waited=time.monotonic() - since)
+
+    def compared(self, shape: Sequence[int]) -> bool:
+        """Whether a prediction of this model on latents of `shape` was seen to be equal."""
+        return (self._source.key, *shape) in self.holdings.compared
+
+    def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
+        """Whether two evaluations of the same, here and there, are equal up to rounding.
+
+        A difference ends the sharing of this model. Waits for the device.
+        """
+        error = float((theirs.float() - ours.float()).norm() / ours.float().norm().clamp_min(1e-12))
+        if error <= ROUNDING[self._source.half]:
+            self.holdings.compared.add((self._source.key, *shape))
+            return True
+        reason = (
+            f"the worker's model gives another prediction than this process's (relative difference "
+            f"{error:.2g}): another node has changed the network in a way that cannot be seen"
+        )
+        self.holdings.refused[self._source.key] = reason
+        self.give_up(ReplicaMismatch(reason))
+        return False
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

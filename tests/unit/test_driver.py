@@ -249,3 +249,29 @@ def test_three_branches_are_two_here_and_one_there(network, holdings):
     assert run.calls == [[(0, 2)]] * STEPS
     assert kinds(run.report.steps) == "E" * STEPS
     assert "more than two branches" in run.report.reasons[0]
+
+
+def test_equality_is_seen_once_before_anything_is_shared(network, holdings):
+    run = Run(network, holdings)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert run.calls == [[(0,), (1,)]] + [[(0,)]] * (STEPS - 1), "the first step is all here"
+    assert [step.compared for step in run.report.steps] == [True] + [False] * (STEPS - 1)
+    assert run.report.milliseconds["compared"] > 0
+    assert run.report.ideal == pytest.approx(2 * STEPS / (STEPS + 1))
+    again = Run(network, holdings)
+    again.sample()
+    assert not any(step.compared for step in again.report.steps)
+
+
+def test_a_network_that_predicts_otherwise_is_not_shared(network, holdings, worker):
+    """Something was changed that neither weights nor portraits show."""
+    plain = network.forward
+    network.forward = lambda *arguments: plain(*arguments) * 1.001
+    run = Run(network, holdings)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "L" * STEPS and run.report.shared == 0
+    (said,) = run.said
+    assert "another prediction" in said and worker.alive
+    again = Run(network, holdings)
+    again.sample()
+    assert again.report.shared == 0 and again.calls == [[(0, 1)]] * STEPS, "not tried again"

@@ -95,7 +95,7 @@ class Source:
     """The parent's network."""
 
     def __init__(self, network, key="k"):
-        self.base_key, self.key, self.name = key, key, "Network"
+        self.base_key, self.key, self.name, self.half = key, key, "Network", False
         self._network = network
 
     def payload(self, with_base):
