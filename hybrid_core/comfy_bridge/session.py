@@ -96,7 +96,7 @@ class Session(Pool):
             return None
         if unused > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
-        if self.holdings().key is not None and not comfy.model_management.current_loaded_models:
+        if self.holdings().holds_model and not comfy.model_management.current_loaded_models:
             return "ComfyUI has freed its models"
         return None
 

@@ -49,6 +49,11 @@ class Holdings:
         return self.loading is not None and self.up_to_date
 
     @property
+    def holds_model(self) -> bool:
+        """Whether the present worker has a model, or is loading one."""
+        return self.up_to_date and (self.key is not None or self.loading is not None)
+
+    @property
     def replica_name(self) -> str | None:
         """Class of the model that the worker holds."""
         return self.model_name if self.up_to_date else None

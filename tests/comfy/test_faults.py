@@ -394,3 +394,27 @@ def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, m
             first = descriptors()
     assert descriptors() <= first
     assert not any(alive(pid) for pid in pids)
+
+
+def test_free_ends_a_worker_whose_load_no_run_has_taken_in(own_session, model):
+    session = own_session()
+    session.start()
+    wait_until(lambda: session.state() == "ready", 60)
+    sample(Watched(model, session).model, KIND, steps=1)
+    holdings = session.holdings()
+    assert holdings.loading is not None and holdings.key is None
+    comfy.model_management.unload_all_models()
+    wait_until(lambda: holdings.worker.pid is None)
+
+
+def test_the_panels_start_works_after_free(own_session, model, partitioned):
+    session = own_session()
+    bring_up(session, model)
+    comfy.model_management.unload_all_models()
+    wait_until(lambda: session.holdings().worker.pid is None)
+    session.start()
+    pid = session.holdings().worker.pid
+    wait_until(lambda: session.state() == "ready", 60)
+    time.sleep(2.5)  # two looks of the watch
+    assert session.holdings().worker.pid == pid
+    next_run_works(session, model, partitioned)

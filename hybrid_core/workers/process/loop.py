@@ -154,5 +154,7 @@ def describe(error: BaseException) -> str:
         return f"out of memory: {error}"
     if isinstance(error, HybridError):
         return str(error)
+    if not isinstance(error, Exception):  # ComfyUI's interrupt: nothing is wrong
+        return "interrupted"
     log.error("request failed", exc_info=error)
     return f"{type(error).__name__}: {error}"
