@@ -181,7 +181,7 @@ def test_worker_out_of_memory(session, model, partitioned):
         (lambda m: m.update(op="ok"), "was answered 'ok'"),
     ],
 )
-def test_malformed_reply(session, model, partitioned, monkeypatch, harm, said):
+def test_a_malformed_reply_costs_no_image(session, model, partitioned, monkeypatch, harm, said):
     bring_up(session, model)
     decode = wire.decode
 
@@ -200,7 +200,7 @@ def test_malformed_reply(session, model, partitioned, monkeypatch, harm, said):
     next_run_works(session, model, partitioned)
 
 
-def test_a_reply_that_is_no_message(session, model, partitioned, monkeypatch):
+def test_a_reply_that_is_no_message_costs_no_image(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     monkeypatch.setattr(
         wire,
