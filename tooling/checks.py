@@ -1,16 +1,14 @@
 """What `dev.py test` and `dev.py lint` run, and what each part of it took.
 
-Each linter and each group of tests is a process of its own. What needs one core runs side by side;
-a group that shares pictures between two processes, with a core for each, runs alone.
+Each linter and each group of tests is a process of its own: a group pins itself to a core, another
+keeps an event loop, and none disturbs the others.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -46,28 +44,28 @@ LINTERS = (
     Part("mypy", ("mypy", "--config-file", "pyproject.toml")),
 )
 UNIT = Part("unit", ("tests/unit", "tests/web"))
-GPU = Part("gpu", ("tests/gpu",))
-TWO_CORES = (
+TESTS = (
     Part("comfy", ("tests/comfy",)),
     Part("diffusers", ("tests/diffusers_bridge",)),
     Part("server", ("tests/e2e",)),
-    Part("pages", ("tests/pages",)),
 )
+Lane = Sequence[Part]  # one after the other, beside other lanes
 
 
 def lint(env: dict[str, str]) -> int:
     """Every linter; the exit code."""
-    return told(side_by_side(LINTERS, env))
+    return told(side_by_side([LINTERS], env))
 
 
 def quick(env: dict[str, str]) -> int:
-    """The linters, and the tests that need neither ComfyUI nor a second process's share."""
-    return told(side_by_side((UNIT, *LINTERS), env))
+    """The linters, and the tests that need no ComfyUI; the exit code."""
+    return told(side_by_side([(UNIT,), LINTERS], env))
 
 
 def everything(env: dict[str, str]) -> int:
-    outcomes = side_by_side((UNIT, GPU, *LINTERS), env)
-    return told(outcomes + [done(part, env) for part in TWO_CORES])
+    """Two lanes, which take about the same time on two cores; the exit code."""
+    gpu, pages = Part("gpu", ("tests/gpu",)), Part("pages", ("tests/pages",))
+    return told(side_by_side([TESTS, (UNIT, gpu, *LINTERS, pages)], env))
 
 
 def chosen(arguments: Sequence[str], env: dict[str, str]) -> int:
@@ -76,36 +74,37 @@ def chosen(arguments: Sequence[str], env: dict[str, str]) -> int:
     return subprocess.run(command, cwd=ROOT, env=env).returncode
 
 
-def side_by_side(parts: Iterable[Part], env: dict[str, str]) -> list[Outcome]:
-    """As many at a time as there are cores; each one's output is shown when it is done."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda part: done(part, env, shown=False), parts))
+def side_by_side(lanes: Sequence[Lane], env: dict[str, str]) -> list[Outcome]:
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        outcomes = pool.map(lambda lane: [done(part, env) for part in lane], lanes)
+        return [outcome for lane in outcomes for outcome in lane]
 
 
-def done(part: Part, env: dict[str, str], shown: bool = True) -> Outcome:
-    """Run it; shown: its output as it comes, otherwise in one piece at the end."""
+def done(part: Part, env: dict[str, str]) -> Outcome:
+    """Run it; each line of its output is shown with its name."""
     report = DEV / "reports" / f"{part.name}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     linter = part in LINTERS
     words = part.words if linter else (*PYTEST, f"--junitxml={report}", *part.words)
-    if shown:
-        say(part.name)
     start = time.monotonic()
-    process = subprocess.run(
-        [str(PYTHON), "-m", *words], cwd=ROOT, env=env,
-        stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.STDOUT,
-    )  # fmt: skip
+    with subprocess.Popen(
+        [str(PYTHON), "-m", *words], cwd=ROOT, env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            show(f"{part.name:11} | {line.rstrip()}")
     seconds = time.monotonic() - start
-    if not shown:
-        say(part.name)
-        sys.stdout.buffer.write(process.stdout)
-        sys.stdout.flush()
     failed = process.returncode not in ((0,) if linter else (0, NO_TESTS_FOUND))
     counts = (int(not failed), 0, 0) if linter else counted(report)
     if failed and not counts[1]:  # a linter, or a pytest that did not come to its end
         counts = (counts[0], 1, counts[2])
     return Outcome(part.name, *counts, seconds)
+
+
+def show(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  this is a command-line tool
 
 
 def counted(report: Path) -> tuple[int, int, int]:
@@ -123,5 +122,5 @@ def told(outcomes: list[Outcome]) -> int:
     for outcome in outcomes:
         say(f"{outcome.seconds:6.1f} s  {outcome.name}: {outcome}")
     passed, failed, skipped = (sum(counts) for counts in list(zip(*outcomes, strict=True))[1:4])
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)  # noqa: T201
+    show(f"{passed} passed, {failed} failed, {skipped} skipped")
     return int(failed > 0)

@@ -283,7 +283,7 @@ CONDS = {
 
 
 @pytest.mark.parametrize("name", CONDS)
-def test_conditioning_feature(demo, session, name):
+def test_conditioning_feature_is_shared_or_says_why_not(demo, session, name):
     positive, reason = CONDS[name]
     model = demo["unet"]
     bring_up(session, model)

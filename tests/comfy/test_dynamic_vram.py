@@ -130,7 +130,7 @@ def test_portrait_equals_the_plain_patchers(model, demo, kind):
     assert ours["effects"] == {}
 
 
-def test_portrait_with_a_lora(model, demo, kind):
+def test_portrait_with_a_lora_equals_the_plain_patchers(model, demo, kind):
     ours = pictured(with_lora(model))
     compare(ours, pictured(with_lora(demo[kind])))
     assert {effect["by"] for effect in ours["effects"].values()} == {"cpu, cpu, at use"}

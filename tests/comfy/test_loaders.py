@@ -41,7 +41,7 @@ def shared_equals_plain(session, model, *shape):
     assert relative(seen, expected) < 1e-4
 
 
-def test_unet_loader(files, session):
+def test_a_model_of_the_unet_loader_is_shared(files, session):
     (model,) = UNETLoader().load_unet("sd3.safetensors", "default")
     assert len(model.model.diffusion_model.joint_blocks) == 2
     assert replica.describe_base(model)["factory"] == "load_diffusion_model"
@@ -52,7 +52,7 @@ def test_unet_loader(files, session):
     ("name", "shape"),
     [("sd3_checkpoint.safetensors", SD3_SHAPE), ("sd15_checkpoint.safetensors", SD15_SHAPE)],
 )
-def test_checkpoint_loader(files, session, name, shape):
+def test_a_model_of_the_checkpoint_loader_is_shared(files, session, name, shape):
     model, *_ = CheckpointLoaderSimple().load_checkpoint(name)
     assert replica.describe_base(model)["factory"].startswith("load_checkpoint_guess_config")
     shared_equals_plain(session, model, *shape)

@@ -152,7 +152,7 @@ def test_one_branch_is_pipelined_by_mode_adaptive(demo, session, kind, sampler):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_inpaint_mask(demo, session, kind):
+def test_adaptive_keeps_what_an_inpaint_mask_leaves_out(demo, session, kind):
     latent = {"samples": torch.randn(1, 48, 16, 16), "noise_mask": torch.zeros(1, 64, 64)}
     latent["noise_mask"][:, :, 32:] = 1.0
     seen, expected, report = pipelined(demo, session, kind, latent=latent)
@@ -162,7 +162,7 @@ def test_inpaint_mask(demo, session, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_masked_positives_and_an_area(demo, session, kind):
+def test_masked_positives_and_an_area_are_pipelined(demo, session, kind):
     left = torch.zeros(1, 64, 64)
     left[:, :, :32] = 1.0
     positive = []
@@ -251,7 +251,7 @@ def test_steps_with_a_cfg_of_their_own_in_a_run_at_cfg_1(demo, session):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", range(1, 9))
-def test_few_steps(demo, session, kind, steps):
+def test_any_small_number_of_steps_is_shared(demo, session, kind, steps):
     bring_up(session, demo[kind])
     watched = Watched(demo[kind], session, "adaptive")
     seen = sample(watched.model, kind, steps=steps, cfg=2.0)

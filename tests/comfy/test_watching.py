@@ -111,7 +111,7 @@ def test_a_run_that_ends_early_says_how(demo, session, error, status):
     assert notes.heard[-1] == status and notes.heard.count("exact") == 2
 
 
-def test_nothing_to_watch(demo):
+def test_a_model_that_is_not_attached_cannot_be_watched(demo):
     assert watched(demo["mmdit"], Notes()) is None
 
 

@@ -47,14 +47,14 @@ def test_mode_exact_shares_every_step_and_changes_nothing(case, pool):
     assert relative(seen, plain) < EQUAL
 
 
-def test_several_images_in_a_call(case, pool):
+def test_several_images_in_a_call_are_pipelined(case, pool):
     call, plain = short(TINY[case[0]](batch=3), 12)
     seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert seen.shape[0] == 3 and kinds(report.steps) == fixed(12)
     assert EQUAL < relative(seen, plain) < CLOSE
 
 
-def test_half_precision(pool):
+def test_half_precision_is_pipelined_and_stays_close(pool):
     pipe, arguments = sd3()
     halves = {k: v.bfloat16() if torch.is_tensor(v) else v for k, v in arguments.items()}
     call, plain = short((pipe.to(torch.bfloat16), halves), 12)

@@ -38,7 +38,7 @@ def test_exact_equals_ksampler_and_off_is_ksampler(server, model):
     assert torch.equal(latents(server, graph(model=model, mode="off")), expected)
 
 
-def test_advanced_sampler(server):
+def test_advanced_sampler_equals_the_cores(server):
     until_shared(server)
     seen = latents(server, advanced(graph(), "Hybrid_KSamplerAdvanced"))
     assert last_count(server) == (2, 2)
@@ -46,7 +46,7 @@ def test_advanced_sampler(server):
     assert (seen - expected).norm() / expected.norm() < 1e-4
 
 
-def test_attached_model_in_custom_sampling(server):
+def test_attached_model_in_custom_sampling_is_shared(server):
     until_shared(server)
 
     seen = latents(server, custom("attach"))

@@ -9,7 +9,7 @@ from pages_graphs import rows_of, text_to_latent
 from pages_tab import DONE, until_shared
 from processes import workers
 
-LONG = 400  # steps: seconds longer than a slow page needs for a few redraws
+LONG = 200  # steps: seconds longer than a slow page needs for a few redraws
 
 
 @pytest.fixture

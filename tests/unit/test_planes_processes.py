@@ -66,7 +66,7 @@ def test_there_is_nothing_to_choose_without_gpus(host):
     assert host.data_plane_reason is None
 
 
-def test_pieces(host):
+def test_a_message_larger_than_a_slot_arrives_whole(host):
     sent = [torch.randn(700_000), torch.arange(9)]
     replica = carry(sent)
     number = host.post_any_size("load", {"data": replica.tree}, replica.tensors)

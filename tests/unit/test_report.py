@@ -23,7 +23,7 @@ def report():
     return made
 
 
-def test_ratios_and_stages(report):
+def test_ratios_and_stages_follow_from_the_steps(report):
     assert report.ideal == pytest.approx(14 / (3 + 4 / 2))
     assert report.ratio == pytest.approx(7 * 0.020 / (3 * 0.011 + 4 * 0.006))
     assert report.tau == (2, 7)
