@@ -5,32 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import torch
 
 from hybrid_core.config import Settings, WorkerDevice
-from hybrid_core.workers.process import entry
-from hybrid_core.workers.process import host as host_module
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 START_SECONDS = 120.0
 WARM_UP = 20
 
 
 class Echo:
-    """In the worker: answers a step with as many bytes as it is asked for."""
+    """In the worker: answers an evaluation with as many bytes as its context says."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, torch.Tensor] = {}
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def step(self, fields: Any, tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Any]:
-        size = fields["bytes"]
-        if size not in self._kept:
-            self._kept[size] = torch.randn(size // 2, device=tensors[0].device).half()
-        return [self._kept[size]], None
+    def context(self, data: Any) -> torch.Tensor:
+        return torch.randn(data // 2, device=self.device).half()
+
+    def evaluate(self, context: Any, inputs: Any, each: Any) -> list[torch.Tensor]:
+        return [context]
 
     def interrupt(self, value: bool) -> None:
         """Nothing takes long here."""
@@ -39,19 +35,17 @@ class Echo:
         """Nothing is held."""
 
 
-def main(*arguments: Any) -> None:
-    """The worker's process."""
-    entry.evaluator = lambda boot: Echo()
-    entry.main(*arguments)
+def models(boot: Any) -> Echo:
+    """In the worker's process."""
+    return Echo()
 
 
 @contextmanager
-def echoing(device: WorkerDevice, plane: str) -> Iterator[WorkerHost]:
+def echoing(device: WorkerDevice, plane: str) -> Iterator[Host]:
     """A worker that echoes over `plane`; another plane where that one cannot be used."""
-    host = WorkerHost(device, Settings(data_plane=plane), {})
+    host = Host(device, Settings(data_plane=plane), models, {})
     try:
-        with mock.patch.object(host_module, "entry", SimpleNamespace(main=main)):
-            host.start()
+        host.start()
         deadline = time.monotonic() + START_SECONDS
         while not host.ready():
             if time.monotonic() > deadline:
@@ -62,15 +56,16 @@ def echoing(device: WorkerDevice, plane: str) -> Iterator[WorkerHost]:
         host.stop()
 
 
-def exchange(
-    host: WorkerHost, sent: Sequence[torch.Tensor], size: int, repeats: int
-) -> list[float]:
+def exchange(host: Host, sent: Sequence[torch.Tensor], size: int, repeats: int) -> list[float]:
     """Milliseconds of each of some exchanges: `sent` there, `size` bytes back, on its device."""
     device, taken = sent[0].device, []
+    host.wait(host.post("conds", {"data": size, "context": 0}), "ok", 30.0)
     for _ in range(WARM_UP + repeats):
         wait_for(device)
         since = time.perf_counter()
-        reply = host.wait(host.post("step", {"bytes": size}, sent), "result", 30.0, device=device)
+        reply = host.wait(
+            host.post("evaluate", {"context": 0}, sent), "result", 30.0, device=device
+        )
         wait_for(device)
         taken.append((time.perf_counter() - since) * 1000)
         (back,) = reply.tensors

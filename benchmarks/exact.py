@@ -90,14 +90,14 @@ def rows(name: str, times: dict[str, list[float]], reports: list[Report], steps:
         row["step_ms"] = milliseconds(times[arm], steps)
         row["of_limit"] = round(row["ratio"] / row["limit"], 3)
         made.append(row)
-    partner = SESSION.partner()
-    overhead = [r.overhead_seconds / r.partitioned * 1000 for r in reports]
+    holdings = SESSION.holdings()
+    overhead = [r.milliseconds["exact_added"] for r in reports]
     made[-1] |= {
         "overhead_ms": round(statistics.median(overhead), 3),
-        "worker_start_s": round(partner.host.start_seconds or 0.0, 2),
-        "replica_load_s": round(partner.load_seconds or 0.0, 2),
+        "worker_start_s": round(holdings.worker.start_seconds or 0.0, 2),
+        "replica_load_s": round(holdings.load_seconds or 0.0, 2),
         "parent_mb": psutil.Process().memory_info().rss >> 20,
-        "worker_mb": psutil.Process(partner.host.pid).memory_info().rss >> 20,
+        "worker_mb": psutil.Process(holdings.worker.pid).memory_info().rss >> 20,
     }
     return made
 

@@ -29,7 +29,7 @@ def rows(name: str, model: Any, shape: Shape, rounds: int, common: Row) -> list[
     since = time.perf_counter()
     if not SESSION.bring_up(model, 300):
         raise RuntimeError(
-            f"{name}: the worker did not come up: {SESSION.partner().host.last_error}"
+            f"{name}: the worker did not come up: {SESSION.holdings().worker.last_error}"
         )
     progress(f"{name}: the worker has its replica after {time.perf_counter() - since:.1f} s")
     reports: dict[str, list[Report]] = {mode: [] for mode in FIXED}

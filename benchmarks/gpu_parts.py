@@ -16,8 +16,8 @@ from comfy.samplers import KSampler
 from benchmarks.echo import wait_for
 from benchmarks.models import Shape, inputs
 from hybrid_core.config import Tuning
+from hybrid_core.course.course import Course
 from hybrid_core.course.policy import policy_for
-from hybrid_core.course.stepper import Stepper
 from hybrid_core.stages import plan
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import Splitter, tensors
@@ -106,7 +106,7 @@ class Forwards:
         )
 
     def measures(self, staged: Staged, steps: int = 20) -> float:
-        """Milliseconds a step of mode adaptive's stepper: its measures and its decision."""
+        """Milliseconds a step of mode adaptive's course: its measures and its decision."""
         forward, splitter = self._forward(1), Splitter(self._model.diffusion_model)
         denoised, boundary = splitter.capture(forward, staged.cut.last)
         other = denoised + 0.1 * torch.randn_like(denoised)
@@ -114,13 +114,12 @@ class Forwards:
         taken = []
         for _ in range(WARM_UP + self._repeats):
             policy = policy_for("adaptive", Tuning(tolerance=0.0), sigmas, True, 5.0)
-            stepper = Stepper(policy, sigmas, cfg=5.0)
+            course = Course(policy, sigmas, cfg=5.0)
             wait_for(self.device)
             since = time.perf_counter()
             for step in range(steps):
                 sigma = torch.full((1,), sigmas[step], device=self.device)
-                stepper.begin(denoised * sigmas[step], sigma)
-                stepper.saw_exact(denoised, other, boundary)
+                course.begin(denoised * sigmas[step], sigma).finish(denoised, other, boundary)
             wait_for(self.device)
             taken.append((time.perf_counter() - since) * 1000 / steps)
         return statistics.median(taken[WARM_UP:])

@@ -109,7 +109,7 @@ def row_of(name: str, arm: str, times: dict[str, list[float]], reports: list[Rep
 
 def memory() -> tuple[int, int]:
     """Resident bytes of the parent and of the worker."""
-    worker = psutil.Process(SESSION.partner().host.pid)
+    worker = psutil.Process(SESSION.holdings().worker.pid)
     return psutil.Process().memory_info().rss, worker.memory_info().rss
 
 

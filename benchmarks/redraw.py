@@ -16,11 +16,11 @@ from benchmarks.report import ROOT, Row, progress, publish
 
 sys.path += [str(ROOT / "tests" / "pages")]
 
-import dev
+from tooling.installed import FRONTENDS, browser, frontends
 
-BROWSER = os.environ.get("HYBRID_BROWSER") or dev.browser()
+BROWSER = os.environ.get("HYBRID_BROWSER") or browser()
 if "HYBRID_FRONTENDS" not in os.environ:
-    os.environ["HYBRID_FRONTENDS"] = str(dev.frontends())
+    os.environ["HYBRID_FRONTENDS"] = str(frontends())
 
 from pages_graphs import rows_of, text_to_latent
 from pages_tab import ARGUMENTS, Tab, front_end
@@ -82,7 +82,7 @@ def main() -> None:
     rows: list[Row] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        for frontend in dev.FRONTENDS:
+        for frontend in FRONTENDS:
             with (
                 tempfile.TemporaryDirectory() as folder,
                 serving(Path(folder), front_end(frontend)) as server,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -13,17 +14,21 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from hybrid_core.comfy_bridge.evaluation import Evaluation
-from hybrid_core.comfy_bridge.parallelism import Parallelism
-from hybrid_core.comfy_bridge.partition import Announce, Partition
+from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge.call import ComfyCall
+from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
+from hybrid_core.course.course import Course
 from hybrid_core.course.policy import policy_for
-from hybrid_core.course.stepper import Stepper
+from hybrid_core.driver.driver import Driver
+from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.telling.report import Nobody, Report, Watcher
+from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
+Announce = Callable[[str], None]
 DEFAULTS = Tuning()
 NOBODY = Nobody()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
@@ -86,6 +91,16 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
     return clone
 
 
+@contextmanager
+def costs_no_image(what: str) -> Iterator[None]:
+    """Names an error of this pack in a line; sampling goes on without what failed."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  whatever it is
+        log.warning("%s: %s: %s", what, type(error).__name__, error)
+        log.debug("%s", what, exc_info=error)
+
+
 class Attachment:
     """The wrappers of one attached model and the run that is under way."""
 
@@ -101,7 +116,7 @@ class Attachment:
         self._mode, self._session, self._tuning = mode, session, tuning
         self._announce, self._on_report, self._watcher = announce, on_report, watcher
         self.latest: Report | None = None
-        self._partition: Partition | None = None
+        self._driver: Driver | None = None  # of the run that is under way
 
     def followed_by(self, watcher: Watcher) -> Attachment:
         """The same attachment for another watcher."""
@@ -110,11 +125,14 @@ class Attachment:
         )
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        outer = self._partition  # a sampler inside a sampler
-        self._partition = partition = self._new_partition(executor.class_obj, *args, **kwargs)
+        guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
+        with costs_no_image("the run could not be prepared"):
+            self._driver = None
+            self._driver = driver = self._new_driver(guider, *args, **kwargs)
+            driver.prepare(support.obstacle_to(guider.model_options))
+        self._session.active_runs += 1
         status = "failed"
         try:
-            partition.begin(executor.class_obj.model_options)
             out = executor(*args, **kwargs)
             status = "done"
             return out
@@ -122,12 +140,15 @@ class Attachment:
             status = "interrupted"
             raise
         finally:
-            self._partition = outer
-            partition.finish(status)
-            self.latest = partition.report
-            self._on_report(partition.report)
+            self._session.active_runs -= 1
+            ended, self._driver = self._driver, outer
+            if ended is not None:
+                with costs_no_image("the run's report could not be made"):
+                    ended.finish(status)
+                    self.latest = ended.report
+                    self._on_report(ended.report)
 
-    def _new_partition(
+    def _new_driver(
         self,
         guider: Any,
         noise: torch.Tensor,
@@ -137,44 +158,51 @@ class Attachment:
         denoise_mask: torch.Tensor | None = None,
         *_: Any,
         **__: Any,
-    ) -> Partition:
+    ) -> Driver:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
+        patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
         staged = self._mode == "adaptive" or (self._mode == "paper" and not alone)
-        sampling = guider.model_patcher.get_model_object("model_sampling")
+        sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
         cfg = 1.0 if alone else getattr(guider, "cfg", None)
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
-        policy = policy_for(self._mode if staged else "exact", self._tuning, schedule, flow, cfg)
-        other_guidance = guider.model_options.keys() & CFG_FUNCTIONS
-        stepper = Stepper(
+        policy = policy_for(self._mode if staged else "exact", tuning, schedule, flow, cfg)
+        joined = policy.guided and not guider.model_options.keys() & CFG_FUNCTIONS
+        course = Course(
             policy,
             schedule,
             mask=denoise_mask,
-            look_ahead=self._tuning.look_ahead and policy.guided,
-            cfg=None if other_guidance or not policy.guided else cfg,
+            look_ahead=tuning.look_ahead and policy.guided,
+            cfg=cfg if joined else None,
         )
-        parallelism = None
+        pipeline = None
         if staged:
-            cuts = self._session.cuts.setdefault(guider.model_patcher.model, {})
-            parallelism = Parallelism(stepper, cuts, tuple(noise.shape))
+            cuts = self._session.cuts.setdefault(patcher.model, {})
+            pipeline = Pipeline(course, cuts, shape)
         report = Report(
             self._mode,
-            tolerance=self._tuning.tolerance if self._mode == "adaptive" else None,
+            tolerance=tuning.tolerance if self._mode == "adaptive" else None,
             total=max(0, len(schedule) - 1),
         )
-        return Partition(
-            guider.model_patcher, self._session, self._announce, self._watcher, report,
-            self._tuning, stepper, parallelism, alone, tuple(noise.shape),
-        )  # fmt: skip
+
+        def rent() -> Lease:
+            holdings = self._session.holdings()
+            support.check_place(patcher, holdings.worker.device)
+            source = ReplicaSource(patcher, self._session.model_gone, shape)
+            tick = comfy.model_management.throw_exception_if_processing_interrupted
+            return Lease(holdings, source, tick, report, tuning)
+
+        return Driver(course, pipeline, rent, report, self._watcher, self._announce, alone)
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any
     ) -> Any:
-        if self._partition is None:
+        if self._driver is None:
             return executor(model, conds, x, sigma, model_options)
-        return self._partition.evaluate(Evaluation(executor, model, conds, x, sigma, model_options))
+        call = ComfyCall(executor, model, conds, x, sigma, model_options)
+        return call.result(self._driver.evaluate(call))
 
 
 def one_branch(guider: Any) -> bool:

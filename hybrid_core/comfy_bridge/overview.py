@@ -20,7 +20,7 @@ def overview(session: Session) -> dict[str, Any]:
     Does not start anything.
     """
     obstacle = None
-    if session.host is None:
+    if session.worker is None:
         try:
             session.device()
         except NotPartitionable as error:
@@ -57,21 +57,21 @@ def _parent() -> dict[str, Any]:
 
 
 def _worker(session: Session) -> dict[str, Any]:
-    state, host = session.state(), session.host
+    state, worker = session.state(), session.worker
     nothing = dict.fromkeys(("pid", "memory_used", "memory_free", "model", "age_seconds"))
-    if host is None:
+    if worker is None:
         unknown = dict.fromkeys(("device", "differs", "data_plane", "data_plane_reason"))
         return {"state": state, "last_error": None, **unknown, **nothing}
     told = {
         "state": state,
-        "device": host.device.label,
-        "differs": host.device.differs,
-        "data_plane": host.data_plane,
-        "data_plane_reason": host.data_plane_reason,
-        "last_error": host.last_error,
+        "device": worker.device.label,
+        "differs": worker.device.differs,
+        "data_plane": worker.data_plane,
+        "data_plane_reason": worker.data_plane_reason,
+        "last_error": worker.last_error,
         **nothing,
     }
-    pid = host.pid
+    pid = worker.pid
     if pid is None:
         return told
     status = session.status()
@@ -87,5 +87,5 @@ def _worker(session: Session) -> dict[str, Any]:
         "memory_used": used,
         "memory_free": status.get("free_bytes"),
         "model": session.replica_name,
-        "age_seconds": round(time.monotonic() - host.started_at, 1),
+        "age_seconds": round(time.monotonic() - worker.started_at, 1),
     }

@@ -58,6 +58,7 @@ class ReplicaSource:
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = _tokens[patcher.model]
         self.name = type(patcher.model).__name__
+        self.half = patcher.model.get_dtype_inference().itemsize < 4
         self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
         self.key = f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"
 

@@ -12,7 +12,7 @@ from hybrid_core.errors import NotPartitionable, ProtocolError
 _MODULE_STATE = frozenset(vars(torch.nn.Module()))
 
 
-def _known(name: str) -> type | None:
+def _class_here(name: str) -> type | None:
     """A class that both processes have under this name."""
     found = getattr(comfy.model_sampling, name, None)
     if found is None:
@@ -25,8 +25,8 @@ def _known(name: str) -> type | None:
 def describe(sampling: torch.nn.Module) -> dict[str, Any]:
     """Base classes by name, attributes and buffers. Raises NotPartitionable for foreign code."""
     own = type(sampling)
-    bases = [own] if _known(own.__name__) is own else list(own.__bases__)
-    foreign = [base.__name__ for base in bases if _known(base.__name__) is not base]
+    bases = [own] if _class_here(own.__name__) is own else list(own.__bases__)
+    foreign = [base.__name__ for base in bases if _class_here(base.__name__) is not base]
     methods = [] if bases == [own] else [n for n, v in vars(own).items() if callable(v)]
     if foreign or methods:
         raise NotPartitionable(
@@ -44,7 +44,7 @@ def describe(sampling: torch.nn.Module) -> dict[str, Any]:
 
 def rebuild(described: dict[str, Any]) -> torch.nn.Module:
     """The object that `describe` described. Raises ProtocolError for unknown classes."""
-    bases = [known for name in described["bases"] if (known := _known(name)) is not None]
+    bases = [found for name in described["bases"] if (found := _class_here(name)) is not None]
     if not bases or len(bases) != len(described["bases"]):
         raise ProtocolError(f"sampling classes {described['bases']} are not known here")
     own = bases[0] if len(bases) == 1 else type("ModelSampling", tuple(bases), {})

@@ -100,9 +100,11 @@ def check_conds(conds: Iterable[list[dict[str, Any]] | None]) -> None:
                     raise NotPartitionable(reason)
 
 
-def replaces_evaluation(model_options: Mapping[str, Any]) -> bool:
-    """Whether another node evaluates the branches itself, so that this pack is never asked."""
-    return "sampler_calc_cond_batch_function" in model_options
+def obstacle_to(model_options: Mapping[str, Any]) -> str | None:
+    """Why this pack is never asked: another node evaluates the branches itself."""
+    if "sampler_calc_cond_batch_function" in model_options:
+        return "another node evaluates the branches itself"
+    return None
 
 
 def _no_one_else(by_key: Mapping[Any, list[Any]], does: str) -> None:

@@ -41,13 +41,11 @@ class Features:
         at = self._known[-1][0]
         return self._branch if at >= step or (at == step - 1 and self._branch == COND) else None
 
-    def forecast(self, step: int) -> Any | None:
+    def forecast(self, step: int) -> Any:
         """The boundary for `step`: received for it, or the last one, continued where that helps.
 
-        None when there is none of this step or the one before.
+        Ask where `reach` names a branch.
         """
-        if self.reach(step) is None:
-            return None
         return self._course(self._slopes(step))
 
     def _course(self, slopes: list[Tensor] | None) -> Any:

@@ -34,11 +34,13 @@ class Known:
     uncond: int
     difference: int  # of the branches
     between: bool = False  # whether that one is of a branch halfway between two steps
+    emphasis: float = 1.0  # how often the sampler's step counts one prediction; Euler's: once
+    either: bool = False  # whether both branches were seen, so that a step may evaluate either
 
     @classmethod
-    def by_exact(cls, step: int) -> Known:
+    def by_exact(cls, step: int, emphasis: float = 1.0, either: bool = False) -> Known:
         """After exact `step`."""
-        return cls(step, step, step, step)
+        return cls(step, step, step, step, emphasis=emphasis, either=either)
 
     def by(self, branch: Branch, step: int) -> Known:
         """After pipelined `step` of `branch`."""
@@ -68,8 +70,6 @@ class Policy(Protocol):
     """Decides each step. Steps come in order, each is shown once."""
 
     guided: bool  # whether the branch that a pipelined step does not evaluate is reconstructed
-    alternates: bool  # whether a pipelined step may evaluate the uncond branch
-    emphasis: float  # how often the sampler's step counts one prediction; Euler's: once
 
     def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
         """The branch that `step` is to evaluate in two stages, None for an exact step.
@@ -95,7 +95,6 @@ class Exact:
     """Every step in full."""
 
     guided = True
-    alternates, emphasis = False, 1.0
 
     def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
         return None
@@ -151,7 +150,6 @@ class Paper:
     """The published rule: Parallelism begins where the discrepancy is flat, and lasts k steps."""
 
     guided = False
-    alternates, emphasis = False, 1.0
 
     def __init__(self, parameters: PaperParameters, steps: int):
         """parameters: scaled to `steps` already."""
@@ -233,7 +231,6 @@ class Adaptive:
             raise ConfigError(
                 f"tolerance is {tolerance}, largest gap {largest_gap}: expected 0 or more"
             )
-        self.alternates, self.emphasis = False, 1.0
         self._tolerance, self._lengths = tolerance, lengths
         self._weights = {COND: abs(cfg - 1.0), UNCOND: abs(cfg)}  # of the difference, in the guider
         self._largest_gap, self._gap_now = largest_gap, 1
@@ -252,7 +249,7 @@ class Adaptive:
         missed = (self._guidance or 0.0) * (step - known.difference)
         if known.between:
             missed += DOUBT * self._bend
-        return (weight * missed + self._features) * self._lengths[step] * self.emphasis
+        return (weight * missed + self._features) * self._lengths[step] * known.emphasis
 
     def choose(self, step: int, known: Known, branch: Branch | None = None) -> Branch | None:
         if len(self._exact_steps) < FIRST_EXACT or step >= len(self._lengths):
@@ -260,7 +257,7 @@ class Adaptive:
         if step - 1 - known.exact >= min(self._gap_now, self._largest_gap):
             return None
         best: tuple[float, Branch] | None = None
-        for course in self._courses(step):
+        for course in self._courses(step, known):
             if branch not in (None, course[0]):
                 continue
             drifts = list(self._drifts(step, known, course))
@@ -268,9 +265,9 @@ class Adaptive:
                 best = sum(drifts), course[0]
         return None if best is None else best[1]
 
-    def _courses(self, step: int) -> Iterator[tuple[Branch, ...]]:
+    def _courses(self, step: int, known: Known) -> Iterator[tuple[Branch, ...]]:
         """The branches that the next pipelined steps may evaluate."""
-        either = self.alternates and self._weights[COND] > 0
+        either = known.either and self._weights[COND] > 0
         any_of: tuple[Branch, ...] = (COND, UNCOND) if either else (COND,)
         return itertools.product(any_of, repeat=min(HORIZON, len(self._lengths) - step))
 

@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import logging
-import weakref
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
-from hybrid_core.config import Tuning, check_mode
+from hybrid_core.config import DEVICE_VARIABLE, Settings, Tuning, WorkerDevice, check_mode
+from hybrid_core.course.course import Course
 from hybrid_core.course.policy import policy_for
-from hybrid_core.course.stepper import Stepper
-from hybrid_core.diffusers_bridge.branches import divided
-from hybrid_core.diffusers_bridge.parallelism import Parallelism
-from hybrid_core.diffusers_bridge.partition import Partition
-from hybrid_core.diffusers_bridge.partner import default_partner
+from hybrid_core.diffusers_bridge import worker_side
+from hybrid_core.diffusers_bridge.call import PipelineCall
 from hybrid_core.diffusers_bridge.replica import ReplicaSource, check_network, output
-from hybrid_core.diffusers_bridge.space import Schedule
-from hybrid_core.diffusers_bridge.staging import Staging
-from hybrid_core.errors import NotPartitionable, NotSplittable
-from hybrid_core.stages.plan import Cut
-from hybrid_core.telling.report import Report
-from hybrid_core.workers.lease import Partner, Run
+from hybrid_core.diffusers_bridge.space import Elsewhere, Schedule, Space
+from hybrid_core.driver.driver import Driver
+from hybrid_core.driver.pipeline import Pipeline
+from hybrid_core.errors import NotPartitionable
+from hybrid_core.machine import devices
+from hybrid_core.stages.staging import Cuts
+from hybrid_core.telling.report import Nobody, Report
+from hybrid_core.workers.lease import Lease
+from hybrid_core.workers.pool import Pool
+from hybrid_core.workers.process.worker import ProcessWorker
 
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()
-# by network and latent shape: where earlier calls have cut it
-_cuts: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, Cut]] = weakref.WeakKeyDictionary()
+NOBODY = Nobody()
+WITHOUT_GUIDANCE = "this call is without guidance, so it has one branch only"
+_cuts = Cuts()
+_pools: dict[str, Pool] = {}  # by the worker's device
 
 
 def log_report(report: Report) -> None:
     log.info("%s", report.line())
+
+
+def pool_on(device: WorkerDevice, settings: Settings | None = None) -> Pool:
+    """A worker of its own on `device`, started on first use, ended with the program."""
+    made = Pool(
+        settings or Settings(), lambda chosen: ProcessWorker(device, chosen, worker_side.models, {})
+    )
+    atexit.register(made.stop)
+    return made
+
+
+def default_pool(own: torch.device) -> Pool:
+    """The program's worker on a GPU other than `own`, or where DEVICE_VARIABLE says.
+
+    Raises NotPartitionable when there is no second device.
+    """
+    device = devices.for_worker(own, os.environ.get(DEVICE_VARIABLE), "torch")
+    if device.label not in _pools:
+        _pools[device.label] = pool_on(device)
+    return _pools[device.label]
 
 
 @contextmanager
@@ -42,14 +66,14 @@ def hybrid(
     pipe: Any,
     mode: str = "adaptive",
     tuning: Tuning = DEFAULTS,
-    partner: Partner | None = None,
+    pool: Pool | None = None,
     on_report: Callable[[Report], None] = log_report,
     wait_seconds: float = 0.0,
 ) -> Iterator[list[Report]]:
     """Calls of a diffusers pipeline in here evaluate one branch of guidance in a second process.
 
     Yields the list of the calls' reports; on_report gets each when its call is over, the last one
-    on leaving. partner: the worker, the program's own by default. wait_seconds: how long a call may
+    on leaving. pool: the worker, the program's own by default. wait_seconds: how long a call may
     wait for the worker; it starts without it otherwise and shares its steps from the moment the
     worker is up. A pipeline that cannot be shared runs as it is, and its report says why. Raises
     ConfigError for a mode that is not known.
@@ -58,15 +82,7 @@ def hybrid(
     if mode == "off":
         yield []
         return
-    attachment, report = None, Report(mode)
-    try:
-        attachment = Attachment(pipe, mode, tuning, partner, on_report, wait_seconds)
-    except NotPartitionable as error:
-        report.reasons.append(f"runs as it is, on one device: {error}")
-    if attachment is None:
-        yield [report]
-        on_report(report)
-        return
+    attachment = Attachment(pipe, mode, tuning, pool, on_report, wait_seconds)
     with attachment.attached():
         yield attachment.reports
 
@@ -79,106 +95,114 @@ class Attachment:
         pipe: Any,
         mode: str,
         tuning: Tuning,
-        partner: Partner | None,
+        pool: Pool | None,
         on_report: Callable[[Report], None],
         wait_seconds: float,
     ):
-        """Raises NotPartitionable."""
-        network: Any = pipe.unet if hasattr(pipe, "unet") else getattr(pipe, "transformer", None)
-        check_network(network)
-        self._network = network
-        if "forward" in vars(self._network) and not hasattr(self._network, "_hf_hook"):
-            raise NotPartitionable("another tool has replaced the forward pass of the network")
-        self._partner = partner or default_partner(pipe._execution_device)
-        self._pipe, self._mode, self._tuning = pipe, mode, tuning
+        self._network: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        self._pipe, self._mode, self._tuning, self._pool = pipe, mode, tuning, pool
         self._on_report, self._wait_seconds = on_report, wait_seconds
-        self._original = self._network.forward
-        self._signature = inspect.signature(self._original)
         self._timesteps: Any = None  # of the call under way: each call has a tensor of its own
-        self._partition: Partition | None = None
+        self._space: Space = Elsewhere()
+        self._driver: Driver | None = None
         self.reports: list[Report] = []
+
+    def _obstacle(self) -> str | None:
+        """Why the network's forward cannot be replaced."""
+        try:
+            check_network(self._network)
+        except NotPartitionable as error:
+            return str(error)
+        if "forward" in vars(self._network) and not hasattr(self._network, "_hf_hook"):
+            return "another tool has replaced the forward pass of the network"
+        return None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            self.reports.append(Report(self._mode, status="done", reasons=[obstacle]))
+            yield
+            self._on_report(self.reports[0])
+            return
         own = vars(self._network)
         before = own.get("forward")  # an offloading hook's
+        self._original = self._network.forward
+        self._signature = inspect.signature(self._original)
         own["forward"] = self._forward
+        status = "failed"
         try:
             yield
+            status = "done"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
         finally:
             if before is None:
                 del own["forward"]
             else:
                 own["forward"] = before
-            self._finish()
+            self._finish(status)
 
     def _forward(self, *args: Any, **keywords: Any) -> Any:
         arguments = self._signature.bind(*args, **keywords).arguments
-        x = next(iter(arguments.values()))
-        partition = self._current(x)
-
-        def whole() -> torch.Tensor:
-            return self._original(**{**arguments, "return_dict": False})[0]  # type: ignore[no-any-return]
-
-        if not self._pipe.do_classifier_free_guidance:
-            sample = partition.single(whole)
-        else:
-            try:
-                uncond, cond = divided(arguments)
-            except NotPartitionable as error:
-                partition.note(str(error))
-                sample = partition.alone(whole)
-            else:
-                sample = partition.evaluate(uncond, cond, whole)
+        x: torch.Tensor = next(iter(arguments.values()))
+        driver = self._current(x)
+        guided = self._pipe.do_classifier_free_guidance
+        call = PipelineCall(self._network, self._original, arguments, self._space, guided)
+        sample = call.result(driver.evaluate(call))
         return output(self._network, sample, arguments.get("return_dict", True))
 
-    def _current(self, x: torch.Tensor) -> Partition:
-        """The partition of the pipeline call under way; the first evaluation makes it."""
+    def _current(self, x: torch.Tensor) -> Driver:
+        """The driver of the pipeline call under way; the first evaluation makes it."""
         timesteps = self._pipe.scheduler.timesteps
-        if self._partition is None or self._timesteps is not timesteps:
-            self._finish()
+        if self._driver is None or self._timesteps is not timesteps:
+            self._finish("done")
             self._timesteps = timesteps
-            report = Report(self._mode)
-            self.reports.append(report)
-            self._partition = self._begin(x, report)
-        return self._partition
+            self._driver = self._new_driver(x)
+        return self._driver
 
-    def _begin(self, x: torch.Tensor, report: Report) -> Partition:
-        run = parallelism = None
+    def _new_driver(self, x: torch.Tensor) -> Driver:
+        pipe, tuning = self._pipe, self._tuning
+        guided, mode, flow = pipe.do_classifier_free_guidance, self._mode, False
+        report = Report(mode, tolerance=tuning.tolerance if mode == "adaptive" else None)
+        self.reports.append(report)
+        schedule: list[float] = []
         try:
-            if not self._pipe.do_classifier_free_guidance:
-                raise NotPartitionable("this call is without guidance, so it has one branch only")
-            source = ReplicaSource(self._network)
-            run = Run(self._partner, source, lambda: None, report, self._tuning)
-            parallelism = self._parallelism(x)
+            self._space = known = Schedule(pipe.scheduler, x.device)
+            schedule, flow = known.sigmas, known.flow
         except NotPartitionable as error:
-            report.reasons.append(f"runs as it is, on one device: {error}")
-        except NotSplittable as error:
-            report.reasons.append(f"both branches in full at every step: {error}")
-        return Partition(self._original, run, parallelism, report, self._wait_seconds)
-
-    def _parallelism(self, x: torch.Tensor) -> Parallelism | None:
-        """Raises NotSplittable where this call can have no Parallelism stage."""
-        if self._mode == "exact":
-            return None
-        try:
-            schedule = Schedule(self._pipe.scheduler, x.device)
-        except NotPartitionable as error:
-            raise NotSplittable(str(error)) from error
-        cfg = float(self._pipe.guidance_scale)
-        policy = policy_for(self._mode, self._tuning, schedule.sigmas, schedule.flow, cfg)
-        look_ahead = self._tuning.look_ahead and policy.guided
-        rescaled = getattr(self._pipe, "guidance_rescale", 0.0) > 0.0
-        repays = policy.guided and not rescaled
-        stepper = Stepper(
-            policy, schedule.sigmas, look_ahead=look_ahead, cfg=cfg if repays else None
+            self._space = Elsewhere()
+            if guided and mode != "exact":
+                report.note(f"both branches in full at every step: {error}")
+        report.total = max(0, len(schedule) - 1)
+        cfg = float(pipe.guidance_scale) if guided else 1.0
+        staged = guided and mode != "exact" and bool(schedule)
+        policy = policy_for(mode if staged else "exact", tuning, schedule, flow, cfg)
+        joined = policy.guided and not getattr(pipe, "guidance_rescale", 0.0) > 0.0
+        course = Course(
+            policy,
+            schedule,
+            look_ahead=tuning.look_ahead and policy.guided,
+            cfg=cfg if joined else None,
         )
-        cuts = _cuts.setdefault(self._network, {})
-        return Parallelism(stepper, schedule, Staging(self._network, cuts, x.shape))
+        pipeline = None
+        if staged:
+            pipeline = Pipeline(course, _cuts.setdefault(self._network, {}), x.shape)
 
-    def _finish(self) -> None:
-        partition, self._partition = self._partition, None
-        if partition is None:
-            return
-        partition.finish()
-        self._on_report(partition.report)
+        def rent() -> Lease:
+            pool = self._pool or default_pool(pipe._execution_device)
+            source = ReplicaSource(self._network)
+            return Lease(pool.holdings(), source, lambda: None, report, tuning)
+
+        driver = Driver(
+            course, pipeline, rent, report, NOBODY, log.debug, not guided, self._wait_seconds
+        )
+        driver.prepare(None if guided else WITHOUT_GUIDANCE)
+        return driver
+
+    def _finish(self, status: str) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.finish(status)
+            self._on_report(driver.report)

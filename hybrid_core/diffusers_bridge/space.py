@@ -8,7 +8,7 @@ v-predictions takes its latents divided by sqrt(1 + sigma^2).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -25,6 +25,44 @@ FROM_NOISE: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "epsilon": lambda noise, x, sigma, s: noise,
     "v_prediction": lambda noise, x, sigma, s: noise * s - sigma * x,
 }
+
+
+class Space(Protocol):
+    """Where a pipeline call's latents are for the course, and the way there and back."""
+
+    def sigma(self, timestep: Tensor, batch: int) -> Tensor: ...
+    def timestep(self, sigma: Tensor, like: Tensor) -> Tensor: ...
+    def latents(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+    def network_input(self, latents: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor: ...
+    def denoised(self, latents: Tensor, sigma: Tensor, out: Tensor) -> Tensor: ...
+
+    def prediction(
+        self, latents: Tensor, sigma: Tensor, denoised: Tensor, dtype: torch.dtype
+    ) -> Tensor: ...
+
+
+class Elsewhere:
+    """Of a scheduler that is not known: nothing is measured there and nothing changed."""
+
+    def sigma(self, timestep: Tensor, batch: int) -> Tensor:
+        return timestep.reshape(-1)[:1].float().expand(batch)
+
+    def timestep(self, sigma: Tensor, like: Tensor) -> Tensor:
+        return sigma.to(like)
+
+    def latents(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x
+
+    def network_input(self, latents: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
+        return latents
+
+    def denoised(self, latents: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
+        return out
+
+    def prediction(
+        self, latents: Tensor, sigma: Tensor, denoised: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        return denoised
 
 
 class Schedule:

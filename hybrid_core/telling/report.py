@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -27,41 +27,69 @@ class StepRecord:
     own_seconds: float | None = None  # this process's branch or stage
     worker_seconds: float | None = None  # the worker's
     waited_seconds: float | None = None  # for the worker
+    compared: bool = False  # both devices evaluated one branch, and it came out equal
+
+    @property
+    def added_seconds(self) -> float | None:
+        """Beyond the slower branch's own time, of a step that was shared."""
+        if self.own_seconds is None or self.worker_seconds is None or self.compared:
+            return None
+        return self.seconds - max(self.own_seconds, self.worker_seconds)
 
 
 @dataclass
 class Report:
-    """What a run did; times in seconds."""
+    """What a run did; times in seconds. What its steps tell is not kept twice."""
 
     mode: str = "exact"
     tolerance: float | None = None  # of mode adaptive
     total: int = 0  # steps of the schedule
     status: str = "running"  # then done, interrupted or failed
-    partitioned: int = 0  # evaluations shared with the worker, a branch each
-    pipelined: int = 0  # evaluations shared with the worker, a stage each
-    local: int = 0  # evaluations of two branches by the parent alone
-    single: int = 0  # evaluations in full that had one branch only
-    own_seconds: float = 0.0  # of partitioned evaluations, like the next two
-    wait_seconds: float = 0.0
-    overhead_seconds: float = 0.0  # beyond the slower branch's own time
-    own_stage_seconds: float = 0.0  # stage B here, of pipelined evaluations
-    stages: int = 0  # A that the worker evaluated ahead
-    stage_seconds: float = 0.0  # of those, in the worker
-    stage_wait_seconds: float = 0.0  # for stage A
-    local_seconds: float = 0.0
-    single_seconds: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
     data_plane: str | None = None  # how tensors travelled
     data_plane_reason: str | None = None  # why not in a better way
     cut: str | None = None  # the last block of stage A
     reasons: list[str] = field(default_factory=list)
-    steps: list[StepRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)  # that are over
+
+    def of(self, kind: str) -> list[StepRecord]:
+        """The steps of one kind."""
+        return [step for step in self.steps if step.kind == kind]
+
+    @property
+    def partitioned(self) -> int:
+        """Evaluations shared with the worker, a branch each."""
+        return len(self.of("exact"))
+
+    @property
+    def pipelined(self) -> int:
+        """Evaluations shared with the worker, a stage each."""
+        return len(self.of("pipelined"))
+
+    @property
+    def local(self) -> int:
+        """Evaluations of two branches by the parent alone."""
+        return len(self.of("local"))
+
+    @property
+    def single(self) -> int:
+        """Evaluations in full that had one branch only."""
+        return len(self.of("single"))
+
+    @property
+    def shared(self) -> int:
+        return self.partitioned + self.pipelined
+
+    def note(self, reason: str) -> None:
+        """Say once why something is not as the artist may expect."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
 
     @property
     def tau(self) -> tuple[int, int] | None:
         """First and one past the last pipelined step: where the Parallelism stage was."""
-        found = [s.step for s in self.steps if s.kind == "pipelined" and s.step is not None]
+        found = [s.step for s in self.of("pipelined") if s.step is not None]
         return (found[0], found[-1] + 1) if found else None
 
     @property
@@ -69,6 +97,7 @@ class Report:
         """How many times as fast as one device by counting forwards, links and joins left out."""
         serial = 2 * (self.partitioned + self.local) + self.single
         taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
+        taken += sum(step.kind == "exact" and step.compared for step in self.steps)
         both = 2 if self.partitioned or self.local else 1
         return (serial + both * self.pipelined) / taken if taken else 1.0
 
@@ -78,8 +107,8 @@ class Report:
 
         Of the model's evaluations, not of the whole prompt. None while that is not known.
         """
-        branches = [s.own_seconds for s in self.steps if s.kind == "exact" and s.own_seconds]
-        alone = [s.seconds for s in self.steps if s.kind == "single"]
+        branches = [s.own_seconds for s in self.of("exact") if s.own_seconds]
+        alone = [s.seconds for s in self.of("single")]
         if branches:
             serial = 2 * sum(branches) / len(branches)
         elif alone:
@@ -92,15 +121,28 @@ class Report:
         taken = sum(step.seconds for step in self.steps)
         return one_device / taken if taken > 0 else None
 
+    @property
+    def milliseconds(self) -> dict[str, float | None]:
+        """Means over the steps of a kind."""
+        exact, pipelined = self.of("exact"), self.of("pipelined")
+        return {
+            "exact_own": mean(step.own_seconds for step in exact),
+            "exact_wait": mean(step.waited_seconds for step in exact),
+            "exact_added": mean(step.added_seconds for step in exact),
+            "pipelined_own": mean(step.own_seconds for step in pipelined),
+            "pipelined_wait": mean(step.waited_seconds for step in pipelined),
+            "worker_stage": mean(step.worker_seconds for step in pipelined),
+            "compared": mean(step.own_seconds for step in exact if step.compared),
+            "alone": mean(step.seconds for step in self.of("local")),
+            "one_branch": mean(step.seconds for step in self.of("single")),
+        }
+
     def line(self) -> str:
         """The run in one line of words."""
-        total = self.partitioned + self.local + self.pipelined
-        if self.single and not self.partitioned:
-            total += self.single
-        shared = self.partitioned + self.pipelined
-        words = [f"{shared} of {total} steps shared with the second process"]
-        if self.pipelined:
-            first, last = self.tau or (0, 0)
+        total = self.shared + self.local + (0 if self.partitioned else self.single)
+        words = [f"{self.shared} of {total} steps shared with the second process"]
+        if self.tau is not None:
+            first, last = self.tau
             words.append(f"{self.pipelined} of them pipelined, between step {first + 1} and {last}")
             words.append(f"ideal {self.ideal:.2f}x")
         if self.single:
@@ -110,28 +152,18 @@ class Report:
             seen = [s.discrepancy for s in self.steps if s.discrepancy is not None]
             if seen:
                 words.append(f"discrepancy {seen[0]:.3f} at first, {min(seen):.3f} at least")
-        words += [
-            f"{name} {self._mean(seconds, count):.1f} ms a step"
-            for name, seconds, count in (
-                ("exact", self.own_seconds + self.wait_seconds, self.partitioned),
-                ("pipelined", self.own_stage_seconds + self.stage_wait_seconds, self.pipelined),
-                ("alone", self.local_seconds, self.local),
-                ("one branch", self.single_seconds, self.single),
-            )
-            if count
-        ]
-        if shared:
-            waited = self.wait_seconds + self.stage_wait_seconds
-            idle = max(0.0, self.own_stage_seconds + self.stage_wait_seconds - self.stage_seconds)
-            words.append(f"waited {self._mean(waited, shared):.1f} ms a step for it")
-            if self.pipelined:
-                words.append(f"it waited {self._mean(idle, self.pipelined):.1f} ms a pipelined one")
+        taken = (
+            ("exact", self.of("exact")), ("pipelined", self.of("pipelined")),
+            ("alone", self.of("local")), ("one branch", self.of("single")),
+        )  # fmt: skip
+        for name, steps in taken:
+            if steps:
+                words.append(f"{name} {mean(step.seconds for step in steps):.1f} ms a step")
+        waited = mean(step.waited_seconds for step in self.steps)
+        if waited is not None:
+            words.append(f"waited {waited:.1f} ms a step for it")
             words.append(f"{(self.bytes_sent + self.bytes_received) / 2**20:.1f} MiB moved")
         return "; ".join([", ".join(words), *self.reasons])
-
-    @staticmethod
-    def _mean(seconds: float, count: int) -> float:
-        return seconds / count * 1000
 
     def data(self) -> dict[str, Any]:
         """The run as plain data: what the node returns."""
@@ -151,24 +183,18 @@ class Report:
             "cut": self.cut,
             "data_plane": self.data_plane,
             "data_plane_reason": self.data_plane_reason,
-            "ms": {
-                "exact_own": self._milliseconds(self.own_seconds, self.partitioned),
-                "exact_wait": self._milliseconds(self.wait_seconds, self.partitioned),
-                "pipelined_own": self._milliseconds(self.own_stage_seconds, self.pipelined),
-                "pipelined_wait": self._milliseconds(self.stage_wait_seconds, self.pipelined),
-                "worker_stage": self._milliseconds(self.stage_seconds, self.stages),
-                "alone": self._milliseconds(self.local_seconds, self.local),
-                "one_branch": self._milliseconds(self.single_seconds, self.single),
-            },
+            "ms": self.milliseconds,
             "bytes_sent": self.bytes_sent,
             "bytes_received": self.bytes_received,
             "reasons": list(self.reasons),
             "steps": [step_data(step) for step in self.steps],
         }
 
-    @staticmethod
-    def _milliseconds(seconds: float, count: int) -> float | None:
-        return round(seconds / count * 1000, 3) if count else None
+
+def mean(seconds: Iterable[float | None]) -> float | None:
+    """Milliseconds; None where nothing was measured."""
+    known = [value for value in seconds if value is not None]
+    return round(sum(known) / len(known) * 1000, 3) if known else None
 
 
 def step_data(record: StepRecord) -> dict[str, Any]:

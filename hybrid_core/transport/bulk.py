@@ -12,6 +12,8 @@ from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.headers import Header, check_header, dtype_name
 
+MAX_TENSOR_BYTES = 1 << 36
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -32,29 +34,57 @@ def pieces(tensors: Sequence[torch.Tensor], most: int) -> Iterator[Piece]:
             yield Piece(index, whole, start, flat[start : start + most])
 
 
+@dataclass
+class Part:
+    """A tensor on its way: the first `filled` bytes of `flat` have come."""
+
+    flat: torch.Tensor  # (bytes,) uint8
+    dtype: torch.dtype
+    shape: list[int]
+    filled: int = 0
+
+    def append(self, data: torch.Tensor, start: int) -> None:
+        """Raises ProtocolError unless `data` continues what has come."""
+        if data.dtype != torch.uint8 or data.ndim != 1 or start != self.filled:
+            raise ProtocolError(
+                f"a piece of {data.dtype} {list(data.shape)} comes for byte {start}, expected "
+                f"bytes from {self.filled} on"
+            )
+        if start + len(data) > len(self.flat):
+            raise ProtocolError(
+                f"{len(data)} bytes at {start} are outside a tensor of {len(self.flat)} bytes"
+            )
+        self.filled += len(data)
+        self.flat[start : self.filled] = data
+
+    def tensor(self) -> torch.Tensor:
+        """Raises ProtocolError when it has not all come."""
+        if self.filled != len(self.flat):
+            raise ProtocolError(f"{self.filled} of a tensor's {len(self.flat)} bytes have come")
+        return self.flat.view(self.dtype).view(self.shape)
+
+
 class Assembly:
     """The receiving side."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[torch.Tensor, torch.dtype, list[int]]] = []
+        self._parts: list[Part] = []
 
     def take(self, message: wire.Message, arena: Arena) -> None:
         """Copy one piece out of the arena. Raises ProtocolError when it does not fit."""
         index, start = wire.whole_number(message, "index"), wire.whole_number(message, "start")
         dtype, shape, _, size = check_header(message.get("whole"))
+        headers = wire.items(message, "tensors", 1)
+        if not headers:
+            raise ProtocolError("a piece of a tensor comes without its bytes")
+        data = arena.read(message["seq"], headers[0])
         if index == start == 0:
             self._parts = []  # whatever came before was given up
         if index == len(self._parts) and start == 0:
-            self._parts.append((torch.empty(size, dtype=torch.uint8), dtype, shape))
+            self._parts.append(Part(room_for(size), dtype, shape))
         if index != len(self._parts) - 1:
             raise ProtocolError(f"a piece of tensor {index} came after {len(self._parts)} tensors")
-        data = arena.read(message["seq"], wire.items(message, "tensors", 1)[0])
-        flat = self._parts[index][0]
-        if data.dtype != torch.uint8 or start + len(data) > len(flat):
-            raise ProtocolError(
-                f"{len(data)} bytes at {start} are outside a tensor of {len(flat)} bytes"
-            )
-        flat[start : start + len(data)] = data
+        self._parts[index].append(data, start)
 
     def finish(self, message: wire.Message) -> list[torch.Tensor]:
         """The tensors that came in pieces before `message`; none when it carries its own."""
@@ -64,7 +94,19 @@ class Assembly:
         expected = wire.whole_number(message, "pieced")
         if expected != len(parts):
             raise ProtocolError(f"{len(parts)} tensors came in pieces, {expected} were announced")
-        return [flat.view(dtype).view(shape) for flat, dtype, shape in parts]
+        return [part.tensor() for part in parts]
 
     def clear(self) -> None:
         self._parts = []
+
+
+def room_for(size: int) -> torch.Tensor:
+    """`size` bytes of host memory. Raises ProtocolError for more than there can be."""
+    if size > MAX_TENSOR_BYTES:
+        raise ProtocolError(
+            f"a tensor of {size} bytes is announced, expected {MAX_TENSOR_BYTES} at most"
+        )
+    try:
+        return torch.empty(size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise MemoryError(f"{size} bytes of a tensor: {error}") from error

@@ -9,53 +9,88 @@ from typing import Any
 
 from hybrid_core.errors import WorkerDied, WorkerTimeout
 from hybrid_core.transport import wire
+from hybrid_core.transport.ends import end_of
 
 TICK_SECONDS = 0.05
+SEND_SECONDS = 5.0  # only what is larger than a pipe holds waits at all, for an idle worker
+Tick = Callable[[], None]
 
 
 class Channel:
-    """Sends messages and receives those whose operation is in `accepts`."""
+    """Sends messages and receives those whose operation is in `accepts`.
+
+    Deadlines and ticks hold over whole messages. A call that ends before its message is through
+    loses nothing: what is left of it goes out, or comes in, with the calls after it.
+    """
 
     def __init__(self, connection: Connection, accepts: frozenset[str]):
-        self._connection = connection
+        self._end = end_of(connection)
         self._accepts = accepts
+        self._next: bytes | None = None  # has come and was not asked for yet
 
-    def send(self, op: str, number: int, **fields: Any) -> None:
-        """Raises ProtocolError for an overlong message, WorkerDied when nobody reads any more."""
-        data = wire.encode(op, number, fields)
-        try:
-            self._connection.send_bytes(data)
-        except (OSError, ValueError) as error:
-            raise gone(error) from error
+    def send(
+        self,
+        op: str,
+        number: int,
+        tick: Tick | None = None,
+        seconds: float = SEND_SECONDS,
+        **fields: Any,
+    ) -> None:
+        """Until the pipe has taken the message. `tick` as in `receive`.
 
-    def receive(self, seconds: float, tick: Callable[[], None] | None = None) -> wire.Message:
+        Raises ProtocolError for an overlong message, WorkerDied when nobody reads any more,
+        WorkerTimeout after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        self._end.put(wire.encode(op, number, fields))
+        while not self._sent(until(deadline)):
+            wait_on(deadline, tick, f"a message was not read within {seconds:.1f} s")
+
+    def receive(self, seconds: float, tick: Tick | None = None) -> wire.Message:
         """The next message. `tick` runs at least every TICK_SECONDS and may raise (Cancel).
 
         Raises WorkerTimeout after `seconds`, WorkerDied at the pipe's end, ProtocolError.
         """
         deadline = time.monotonic() + seconds
-        try:
-            while not self._connection.poll(
-                min(TICK_SECONDS, max(0.0, deadline - time.monotonic()))
-            ):
-                if tick is not None:
-                    tick()
-                if time.monotonic() >= deadline:
-                    raise WorkerTimeout(f"no answer within {seconds:.1f} s")
-            data = self._connection.recv_bytes(wire.MAX_BYTES)
-        except (EOFError, OSError) as error:
-            raise gone(error) from error
+        while not self._arrived(until(deadline)):
+            wait_on(deadline, tick, f"no answer within {seconds:.1f} s")
+        data, self._next = self._next, None
+        assert data is not None
         return wire.decode(data, self._accepts)
 
     def waiting(self) -> bool:
-        """Whether a message can be received at once. Raises WorkerDied."""
-        try:
-            return self._connection.poll(0)
-        except (EOFError, OSError) as error:
-            raise gone(error) from error
+        """Whether a whole message can be received at once. Raises WorkerDied, ProtocolError."""
+        return self._arrived(0.0)
 
     def close(self) -> None:
-        self._connection.close()
+        self._end.close()
+
+    def _sent(self, seconds: float) -> bool:
+        try:
+            return self._end.sent(seconds)
+        except (EOFError, OSError, ValueError) as error:
+            raise gone(error) from error
+
+    def _arrived(self, seconds: float) -> bool:
+        if self._next is None:
+            try:
+                self._next = self._end.taken(seconds)
+            except (EOFError, OSError, ValueError) as error:
+                raise gone(error) from error
+        return self._next is not None
+
+
+def until(deadline: float) -> float:
+    """Seconds to wait at once."""
+    return min(TICK_SECONDS, max(0.0, deadline - time.monotonic()))
+
+
+def wait_on(deadline: float, tick: Tick | None, late: str) -> None:
+    """Between two waits. Raises WorkerTimeout saying `late`, and whatever `tick` raises."""
+    if tick is not None:
+        tick()
+    if time.monotonic() >= deadline:
+        raise WorkerTimeout(late)
 
 
 def gone(error: Exception) -> WorkerDied:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from hybrid_core.errors import ArenaTooSmall, ProtocolError
+from hybrid_core.transport.wire import shown
 
 ALIGN = 64
 SLOTS = 4  # two for each direction
+MAX_PLACES = 1 << 48  # of one tensor, those that its empty dimensions would have included
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -59,13 +61,15 @@ def in_slot(header: Any, slot_bytes: int) -> tuple[torch.dtype, list[int], int, 
 def check_header(header: Any) -> tuple[torch.dtype, list[int], int, int]:
     """dtype, shape, offset and size in bytes. Raises ProtocolError when anything is off."""
     if not isinstance(header, dict) or header.keys() != {"dtype", "shape", "at"}:
-        raise ProtocolError(f"a tensor header is {str(header)[:80]}, expected dtype, shape and at")
+        raise ProtocolError(f"a tensor header is {shown(header)}, expected dtype, shape and at")
     dtype = DTYPES.get(header["dtype"]) if isinstance(header["dtype"], str) else None
     if dtype is None:
-        raise ProtocolError(f"dtype {header['dtype']!r} is not one of {', '.join(DTYPES)}")
+        raise ProtocolError(f"dtype {shown(header['dtype'])} is not one of {', '.join(DTYPES)}")
     shape, at = header["shape"], header["at"]
     if not isinstance(shape, list) or len(shape) > 9 or not all(map(_is_size, [*shape, at])):
-        raise ProtocolError(f"shape {shape!r} at {at!r} is not a tensor's")
+        raise ProtocolError(f"shape {shown(shape)} at {shown(at)} is not a tensor's")
+    if math.prod(filter(None, shape)) > MAX_PLACES:
+        raise ProtocolError(f"a tensor of shape {shown(shape)} is larger than any memory")
     return dtype, shape, at, math.prod(shape) * dtype.itemsize
 
 

@@ -4,8 +4,7 @@
     load    build a replica                   ready    the worker's ComfyUI is up
     chunk   a piece of a bulk transfer        more     the piece was taken
     conds   conditioning of a run             ok       done, with what was asked for
-    step    evaluate one branch               result   denoised latents, a boundary
-    stage   evaluate stage A of one branch
+    evaluate  a part of an evaluation         result   its outputs, features at the cut
     forget  drop a replica                    failed   could not, with the reason
     status  report memory and replicas
     plane   move tensors another way from now on
@@ -21,6 +20,7 @@ message may hold is what JSON holds.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +28,7 @@ from hybrid_core.errors import ProtocolError
 
 REQUESTS = frozenset(
     {
-        "load", "chunk", "conds", "step", "stage", "forget", "status", "plane", "probe", "cancel",
+        "load", "chunk", "conds", "evaluate", "forget", "status", "plane", "probe", "cancel",
         "stop",
     }
 )  # fmt: skip
@@ -39,10 +39,21 @@ MAX_BYTES = 8 << 20
 
 Message = dict[str, Any]
 
+_short = reprlib.Repr()
+_short.maxstring = 80
+
+
+def shown(value: Any) -> str:
+    """`value` for an error's text, short however long or deep it is."""
+    return _short.repr(value)
+
 
 def encode(op: str, number: int, fields: Mapping[str, Any]) -> bytes:
     """One message as bytes. Raises ProtocolError when it is longer than MAX_BYTES."""
-    data = json.dumps({**fields, "op": op, "seq": number}, separators=(",", ":")).encode()
+    try:
+        data = json.dumps({**fields, "op": op, "seq": number}, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits
+        raise ProtocolError(f"a '{op}' message cannot be written: {error}") from error
     if len(data) > MAX_BYTES:
         raise ProtocolError(f"a '{op}' message has {len(data)} bytes, the limit is {MAX_BYTES}")
     return data
@@ -56,9 +67,10 @@ def decode(data: bytes, allowed: frozenset[str]) -> Message:
         raise ProtocolError(f"a message of {len(data)} bytes is not JSON: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"a message is a {type(message).__name__}, expected an object")
-    if message.get("op") not in allowed:
+    op = message.get("op")
+    if not isinstance(op, str) or op not in allowed:
         expected = ", ".join(sorted(allowed))
-        raise ProtocolError(f"a message asks for {message.get('op')!r}, expected one of {expected}")
+        raise ProtocolError(f"a message asks for {shown(op)}, expected one of {expected}")
     whole_number(message, "seq")
     return message
 
@@ -67,21 +79,26 @@ def whole_number(message: Message, key: str, most: int = 1 << 53) -> int:
     """A field that is a whole number in 0..most. Raises ProtocolError otherwise."""
     value = message.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ProtocolError(f"field '{key}' is {value!r}, expected a whole number up to {most}")
+        raise ProtocolError(
+            f"field '{key}' is {shown(value)}, expected a whole number up to {most}"
+        )
     return value
 
 
 def text(message: Message, key: str, most: int = 100_000) -> str:
-    """A field that is a string of at most `most` characters. Raises ProtocolError otherwise."""
+    """A field that is a string of at most `most` characters. Raises ProtocolError otherwise.
+
+    What no file and no log takes (a lone half of a surrogate pair) comes as "?".
+    """
     value = message.get(key)
     if not isinstance(value, str) or len(value) > most:
-        raise ProtocolError(f"field '{key}' is {str(value)[:80]!r}, expected a string")
-    return value
+        raise ProtocolError(f"field '{key}' is {shown(value)}, expected a string")
+    return value.encode(errors="replace").decode()
 
 
 def items(message: Message, key: str, most: int = 100_000) -> list[Any]:
     """A field that is a list of at most `most` entries. Raises ProtocolError otherwise."""
     value = message.get(key)
     if not isinstance(value, list) or len(value) > most:
-        raise ProtocolError(f"field '{key}' is {str(value)[:80]!r}, expected a list")
+        raise ProtocolError(f"field '{key}' is {shown(value)}, expected a list")
     return value

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = os.environ.get("COMFYUI_DIR")
 
 if COMFYUI is None:
@@ -16,13 +15,9 @@ if COMFYUI is None:
 
 os.environ["HYBRID_KSAMPLER_DEVICE"] = "cpu:1"
 sys.path.insert(0, COMFYUI)
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
 
 import torch  # noqa: E402
 
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
 from comfy.cli_args import args  # noqa: E402
@@ -34,6 +29,14 @@ from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
 
 sys.path.append(str(Path(__file__).parent))
+pytest.register_assert_rewrite("harm", "helpers")
+
+from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_first_core(first_core):
+    """The worker is on the second one."""
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +47,14 @@ def demo():
 
 @pytest.fixture(scope="session")
 def session():
-    """The worker that tests share; a test that harms it makes one of its own."""
+    """The worker that tests share. One may have harmed it: bring_up starts it again."""
     yield SESSION
     SESSION.stop()
 
 
 @pytest.fixture
 def own_session():
-    """Makes sessions with a worker of their own, and ends them."""
+    """Makes sessions with a worker of their own, where settings or a fresh state are the point."""
     made = []
 
     def make(**settings) -> Session:
@@ -61,4 +64,4 @@ def own_session():
     yield make
     for one in made:
         one.stop()
-        assert one.partner().host.pid is None
+        assert one.holdings().worker.pid is None

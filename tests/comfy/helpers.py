@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from comfy.cli_args import args
 from comfy.samplers import CFGGuider
+from processes import wait_until as wait_until
+from tensors import relative as relative
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
@@ -19,6 +20,7 @@ from nodes import common_ksampler
 
 POSITIVE = "large red circle, left, sky, plain"
 NEGATIVE = "blue, bottom"
+FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule of mode adaptive
 
 
 def quiet(text: str) -> None:
@@ -74,10 +76,6 @@ def sample(
     return out["samples"]
 
 
-def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((seen - expected).norm() / expected.norm())
-
-
 class Watched:
     """An attached model that keeps what was announced and the reports of its runs."""
 
@@ -87,13 +85,6 @@ class Watched:
         self.model = attach(
             model, mode, self.announced.append, session, self.reports.append, Tuning(**tuning)
         )
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def bring_up(session: Session, model: Any) -> None:

@@ -8,9 +8,9 @@ import comfy.model_management
 import pytest
 import torch
 from helpers import Watched, bring_up, sample
-from test_compatibility import with_lora
+from loras import with_lora
 
-from hybrid_core.comfy_bridge import parent_process, support
+from hybrid_core.comfy_bridge import parent_process, support, worker_side
 from hybrid_core.comfy_bridge import portrait as portrait_module
 from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.portrait import compare, portrait
@@ -18,7 +18,7 @@ from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch, WorkerFailed
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 KIND = "unet"
 
@@ -149,18 +149,18 @@ def test_a_replica_that_does_not_fit_runs_locally_and_is_asked_for_once_a_run(
     demo, own_session, monkeypatch
 ):
     session, model = own_session(), demo[KIND]
-    post, asked = WorkerHost.post, []
+    post, asked = Host.post, []
 
-    def watched_post(self, op, fields, tensors=()):
+    def watched_post(self, op, fields, *rest):
         asked.append(op)
-        return post(self, op, fields, tensors)
+        return post(self, op, fields, *rest)
 
-    monkeypatch.setattr(WorkerHost, "post", watched_post)
+    monkeypatch.setattr(Host, "post", watched_post)
     with monkeypatch.context() as patch:
         patch.setattr(comfy.model_management, "EXTRA_RESERVED_VRAM", 1 << 50)
         with torch.inference_mode():
             assert not session.bring_up(model, 60)
-        pid = session.partner().host.pid
+        pid = session.holdings().worker.pid
         for _ in range(2):
             asked.clear()
             watched = Watched(model, session)
@@ -169,7 +169,7 @@ def test_a_replica_that_does_not_fit_runs_locally_and_is_asked_for_once_a_run(
             assert f"{type(model.model).__name__} needs 1125" in said
             assert "GB on cpu:1, " in said and " GB are free there" in said
             assert asked == ["status"]
-    assert session.partner().host.pid == pid, "the worker is sound"
+    assert session.holdings().worker.pid == pid, "the worker is sound"
     bring_up(session, model)
     watched = Watched(model, session)
     sample(watched.model, KIND)
@@ -192,7 +192,7 @@ def test_what_a_replica_needs(demo):
 def test_a_worker_whose_gpu_is_not_there_says_so():
     """CUDA reads its environment once: it was set before torch was imported."""
     device = WorkerDevice("GPU 1, NVIDIA X", {VISIBLE: "GPU-1"}, uuid="GPU-1")
-    host = WorkerHost(device, Settings(), parent_process.describe())
+    host = Host(device, Settings(), worker_side.models, parent_process.describe())
     host.start()
     try:
         with pytest.raises(WorkerFailed, match="was given GPU-1 and CUDA shows it no GPU"):
@@ -200,7 +200,7 @@ def test_a_worker_whose_gpu_is_not_there_says_so():
             while not host.ready() and time.monotonic() < deadline:
                 time.sleep(0.05)
     finally:
-        host.kill(None)
+        host.end(None)
 
 
 def test_a_model_on_the_workers_own_gpu_runs_locally(demo, monkeypatch):
@@ -225,7 +225,7 @@ def test_the_panel_is_told_of_both_cards(monkeypatch):
     device = WorkerDevice("GPU 1, NVIDIA X", {}, uuid="GPU-1", differs=differs)
     monkeypatch.setattr(session, "device", lambda: device)
     before = overview(session)["worker"]
-    session.partner()
+    session.holdings()
     after = overview(session)["worker"]
     assert before.keys() == after.keys()
     assert (before["device"], before["differs"]) == (None, None)

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import comfy.hooks
-import comfy.sd
 import pytest
 import torch
 from comfy.controlnet import ControlBase
@@ -22,6 +21,7 @@ from comfy_extras import (
     nodes_perpneg,
 )
 from helpers import NEGATIVE, POSITIVE, Watched, bring_up, empty_latent, relative, sample
+from loras import lora, with_lora
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.session import Session
@@ -37,27 +37,6 @@ def classic(node, **inputs):
         return node.execute(**inputs).result[0]
     made = node()
     return getattr(made, node.FUNCTION)(**inputs)[0]
-
-
-def lora(model, scale=0.05, seed=0, rank=4):
-    """A LoRA file's contents for every attention and feed-forward weight of the network."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, weight in model.model.diffusion_model.state_dict().items():
-        if weight.ndim == 2 and name.endswith(".weight") and min(weight.shape) >= rank:
-            key = "diffusion_model." + name.removesuffix(".weight")
-            up = torch.randn(weight.shape[0], rank, generator=generator) * scale
-            state[f"{key}.lora_up.weight"] = up
-            state[f"{key}.lora_down.weight"] = (
-                torch.randn(rank, weight.shape[1], generator=generator) * scale
-            )
-    return state
-
-
-def with_lora(model, **how):
-    (patched, _) = comfy.sd.load_lora_for_models(model, None, lora(model, **how), 1.0, 0.0)
-    assert patched.patches
-    return patched
 
 
 def sampling_patch(name, **inputs):
@@ -227,8 +206,7 @@ def test_lora_changed_between_two_prompts(demo, session):
     assert relative(seen[0], seen[1]) > 1e-3
 
 
-def test_load_that_ends_while_another_lora_is_in_place(demo, own_session):
-    session = own_session()
+def test_load_that_ends_while_another_lora_is_in_place(demo, session):
     bring_up(session, demo["unet"])
     first, other = with_lora(demo["unet"], seed=1), with_lora(demo["unet"], seed=2)
     sample(Watched(first, session).model, "unet", steps=1)  # its replica is being loaded
@@ -305,7 +283,7 @@ CONDS = {
 
 
 @pytest.mark.parametrize("name", CONDS)
-def test_conditioning_feature(demo, session, name):
+def test_conditioning_feature_is_shared_or_says_why_not(demo, session, name):
     positive, reason = CONDS[name]
     model = demo["unet"]
     bring_up(session, model)

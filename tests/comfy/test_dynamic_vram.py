@@ -17,8 +17,8 @@ import pytest
 import torch
 from comfy.utils import save_torch_file
 from helpers import Watched, bring_up, relative, sample
-from test_compatibility import with_lora
-from test_loaders import SD3_SHAPE, sampled, sd3_weights
+from loras import with_lora
+from random_weights import SD3_SHAPE, sampled, sd3_weights
 
 from hybrid_core.comfy_bridge import demo_models, replica
 from hybrid_core.comfy_bridge.portrait import compare, portrait
@@ -130,7 +130,7 @@ def test_portrait_equals_the_plain_patchers(model, demo, kind):
     assert ours["effects"] == {}
 
 
-def test_portrait_with_a_lora(model, demo, kind):
+def test_portrait_with_a_lora_equals_the_plain_patchers(model, demo, kind):
     ours = pictured(with_lora(model))
     compare(ours, pictured(with_lora(demo[kind])))
     assert {effect["by"] for effect in ours["effects"].values()} == {"cpu, cpu, at use"}

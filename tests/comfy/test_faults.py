@@ -8,78 +8,46 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management
 import pytest
 import torch
+from harm import KIND, alive, next_run_works
 from helpers import Watched, bring_up, sample, wait_until
 
-from hybrid_core.comfy_bridge import partition as partition_module
+from hybrid_core.driver.driver import Driver
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.host_arena import HostArena
-from hybrid_core.workers.process import host as host_module
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
-KIND = "mmdit"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
 
 
-@pytest.fixture
-def model(demo):
-    return demo[KIND]
-
-
-@pytest.fixture
-def reference(demo):
-    return sample(demo[KIND], KIND)
-
-
-@pytest.fixture(scope="module")
-def partitioned(demo, session):
-    """What an undisturbed shared run gives: a disturbed one must give the same bits."""
-    bring_up(session, demo[KIND])
-    return sample(Watched(demo[KIND], session).model, KIND)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def next_run_works(session, model, partitioned):
-    """After whatever happened: two more prompts, shared again."""
-    for _ in range(2):
-        bring_up(session, model)
-        watched = Watched(model, session)
-        assert torch.equal(sample(watched.model, KIND), partitioned)
-        assert watched.reports[0].local == 0
-
-
-@pytest.mark.parametrize("op", ["load", "conds", "step"])
+@pytest.mark.parametrize("op", ["load", "conds", "evaluate"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_worker_killed_around_a_request(own_session, model, partitioned, monkeypatch, op, when):
-    session = own_session()
-    if op != "load":
+def test_worker_killed_around_a_request(session, model, partitioned, monkeypatch, op, when):
+    if op == "load":
+        session.stop()
+    else:
         bring_up(session, model)
+        session.holdings().contexts.clear()
     killed = []
-    post = WorkerHost.post
+    post = Host.post
 
-    def deadly(self, asked, fields, tensors=()):
+    def deadly(self, asked, fields, *rest):
         if asked != op or killed:
-            return post(self, asked, fields, tensors)
+            return post(self, asked, fields, *rest)
         killed.append(self.pid)
         if when == "before":
             os.kill(self.pid, signal.SIGKILL)
             wait_until(lambda: not self._process.is_alive())
-        number = post(self, asked, fields, tensors)
+        number = post(self, asked, fields, *rest)
         os.kill(self.pid, signal.SIGKILL)
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
+    monkeypatch.setattr(Host, "post", deadly)
     if op == "load":
         with torch.inference_mode():
             assert not session.bring_up(model, 60)
@@ -96,43 +64,41 @@ def test_worker_killed_around_a_request(own_session, model, partitioned, monkeyp
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_in_mid_run_gives_the_same_bits(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_worker_killed_in_mid_run_gives_the_same_bits(session, model, partitioned, monkeypatch):
     bring_up(session, model)
-    post, steps = WorkerHost.post, []
+    post, steps = Host.post, []
 
-    def deadly(self, asked, fields, tensors=()):
-        number = post(self, asked, fields, tensors)
-        if asked == "step" and len(steps.append(number) or steps) == 3:
+    def deadly(self, asked, fields, *rest):
+        number = post(self, asked, fields, *rest)
+        if asked == "evaluate" and len(steps.append(number) or steps) == 3:
             os.kill(self.pid, signal.SIGKILL)
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
+    monkeypatch.setattr(Host, "post", deadly)
     watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), partitioned)
     assert (watched.reports[0].partitioned, watched.reports[0].local) == (2, 2)
 
 
-def test_worker_killed_while_it_starts(own_session, model, reference, partitioned):
-    session = own_session()
+def test_worker_killed_while_it_starts(session, model, reference, partitioned):
+    session.stop()
     watched = Watched(model, session)
-    begin = partition_module.Partition.begin
+    begin = Driver.prepare
 
     def begin_and_kill(self, *arguments):
         begin(self, *arguments)
-        os.kill(session.partner().host.pid, signal.SIGKILL)
+        os.kill(session.holdings().worker.pid, signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition_module.Partition, "begin", begin_and_kill)
+        patch.setattr(Driver, "prepare", begin_and_kill)
         seen = sample(watched.model, KIND)
     assert (seen - reference).norm() / reference.norm() < 1e-5
     next_run_works(session, model, partitioned)
 
 
-def test_worker_killed_between_runs(own_session, model, partitioned):
-    session = own_session()
+def test_worker_killed_between_runs(session, model, partitioned):
     bring_up(session, model)
-    os.kill(session.partner().host.pid, signal.SIGKILL)
+    os.kill(session.holdings().worker.pid, signal.SIGKILL)
     watched = Watched(model, session)
     assert (sample(watched.model, KIND) - partitioned).norm() / partitioned.norm() < 1e-5
     next_run_works(session, model, partitioned)
@@ -142,13 +108,13 @@ def test_worker_killed_between_runs(own_session, model, partitioned):
 def test_worker_hung_in_mid_step(own_session, model, partitioned):
     session = own_session(step_seconds=0.5, step_factor=1.0)
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     os.kill(pid, signal.SIGSTOP)
     watched = Watched(model, session)
-    session.partner().contexts.clear()
+    session.holdings().contexts.clear()
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybrid_core.workers.lease.Run._context_number", lambda *_: 0)
+        patch.setattr("hybrid_core.workers.lease.Lease._context_number", lambda *_: 0)
         seen = sample(watched.model, KIND)
     assert time.monotonic() - began < 20
     assert torch.equal(seen, partitioned) or (seen - partitioned).norm() / partitioned.norm() < 1e-5
@@ -161,8 +127,8 @@ def test_worker_hung_in_mid_step(own_session, model, partitioned):
 def test_worker_hung_while_it_takes_conditioning(own_session, model, partitioned):
     session = own_session(request_seconds=0.5)
     bring_up(session, model)
-    pid = session.partner().host.pid
-    session.partner().contexts.clear()
+    pid = session.holdings().worker.pid
+    session.holdings().contexts.clear()
     os.kill(pid, signal.SIGSTOP)
     watched = Watched(model, session)
     seen = sample(watched.model, KIND)
@@ -175,17 +141,16 @@ def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
     session = own_session(start_seconds=0.2)
     with torch.inference_mode():
         assert not session.bring_up(model, 5)
-    assert "was not up after" in session.partner().host.last_error
-    assert session.partner().host.pid is None
+    assert "was not up after" in session.holdings().worker.last_error
+    assert session.holdings().worker.pid is None
 
 
 @linux
-def test_worker_out_of_memory(own_session, model, partitioned):
+def test_worker_out_of_memory(session, model, partitioned):
     import resource
 
-    session = own_session()
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
     latent = {"samples": torch.zeros(16, 48, 32, 32)}
@@ -193,12 +158,12 @@ def test_worker_out_of_memory(own_session, model, partitioned):
     seen = sample(watched.model, KIND, latent=latent, steps=2)
     (said,) = watched.announced
     assert "memory" in said
-    assert session.partner().host.pid == pid, "the worker survives its own lack of memory"
+    assert session.holdings().worker.pid == pid, "the worker survives its own lack of memory"
     resource.prlimit(pid, resource.RLIMIT_AS, before)
     expected = sample(model, KIND, latent=latent, steps=2)
     assert (seen - expected).norm() / expected.norm() < 1e-4
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid
+    assert session.holdings().worker.pid == pid
 
 
 @pytest.mark.parametrize(
@@ -216,8 +181,7 @@ def test_worker_out_of_memory(own_session, model, partitioned):
         (lambda m: m.update(op="ok"), "was answered 'ok'"),
     ],
 )
-def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, said):
-    session = own_session()
+def test_a_malformed_reply_costs_no_image(session, model, partitioned, monkeypatch, harm, said):
     bring_up(session, model)
     decode = wire.decode
 
@@ -236,8 +200,7 @@ def test_malformed_reply(own_session, model, partitioned, monkeypatch, harm, sai
     next_run_works(session, model, partitioned)
 
 
-def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_a_reply_that_is_no_message_costs_no_image(session, model, partitioned, monkeypatch):
     bring_up(session, model)
     monkeypatch.setattr(
         wire,
@@ -254,18 +217,17 @@ def test_a_reply_that_is_no_message(own_session, model, partitioned, monkeypatch
 def test_arena_too_small_runs_locally_and_says_so(own_session, model, reference):
     session = own_session(slot_bytes=4096)
     bring_up(session, model)  # weights and portraits go in pieces
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), reference)
     (said,) = watched.announced
     assert "a slot of the shared memory holds 4096" in said
-    assert session.partner().host.pid == pid
+    assert session.holdings().worker.pid == pid
 
 
-def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
-    session = own_session()
+def test_cancel_in_mid_step(session, model, partitioned, monkeypatch):
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     write, seen = HostArena.write, []
 
     def interrupting(self, number, tensors):
@@ -280,15 +242,15 @@ def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
     monkeypatch.undo()
     assert not comfy.model_management.processing_interrupted()
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+    assert session.holdings().worker.pid == pid, "Cancel does not cost the worker"
 
 
 @linux
 def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned):
     session = own_session(request_seconds=60)
     bring_up(session, model)
-    session.partner().contexts.clear()
-    pid = session.partner().host.pid
+    session.holdings().contexts.clear()
+    pid = session.holdings().worker.pid
     os.kill(pid, signal.SIGSTOP)
     timer = threading.Timer(0.5, comfy.model_management.interrupt_current_processing)
     timer.start()
@@ -300,25 +262,21 @@ def test_cancel_while_waiting_for_a_hung_worker(own_session, model, partitioned)
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_the_worker(own_session, model, partitioned):
-    session = own_session()
+def test_free_ends_the_worker(session, model, partitioned):
     bring_up(session, model)
     sample(Watched(model, session).model, KIND)
-    pid = session.partner().host.pid
-    assert session.partner().contexts
+    pid = session.holdings().worker.pid
+    assert session.holdings().contexts
     comfy.model_management.unload_all_models()  # what /free does
-    wait_until(lambda: session.partner().host.pid is None)
-    wait_until(lambda: not session.partner().contexts)
+    wait_until(lambda: session.holdings().worker.pid is None)
+    wait_until(lambda: not session.holdings().contexts)
     assert not alive(pid)
     next_run_works(session, model, partitioned)
 
 
-def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
-    own_session, model, reference, partitioned
-):
-    session = own_session()
+def test_free_ends_a_worker_that_a_run_waits_for_in_vain(session, model, reference, partitioned):
     bring_up(session, model)
-    host, images = session.partner().host, []
+    host, images = session.holdings().worker, []
     run = threading.Thread(
         target=lambda: images.append(sample(Watched(model, session).model, KIND))
     )
@@ -331,32 +289,29 @@ def test_free_ends_a_worker_that_a_run_waits_for_in_vain(
     next_run_works(session, model, partitioned)
 
 
-def test_a_process_that_outlives_its_end_costs_nothing(
-    own_session, model, partitioned, monkeypatch
-):
+def test_a_process_that_outlives_its_end_costs_nothing(session, model, partitioned, monkeypatch):
     """A driver can keep a killed process for seconds; nothing of ours may wait for that."""
-    session = own_session()
     bring_up(session, model)
-    host = session.partner().host
+    host = session.holdings().worker
 
     def busy():
         raise ValueError("Cannot close a process while it is still running")
 
     monkeypatch.setattr(host._process, "close", busy)
-    host.kill("hung")
+    host.end("hung")
     assert host.pid is None and "hung" in host.last_error
     next_run_works(session, model, partitioned)
 
 
-@pytest.mark.parametrize("what", ["pipe", "SharedMemory"])
-def test_a_system_without_memory_for_a_worker_costs_no_image(
-    own_session, model, reference, monkeypatch, what
-):
+@pytest.mark.parametrize("what", ["pipe", "memory", "start"])
+def test_a_system_without_memory_for_a_worker_costs_no_image(own_session, model, reference, what):
     def refused(*_):
         raise OSError(1455, "The paging file is too small")
 
-    monkeypatch.setattr(host_module.spawning if what == "pipe" else host_module, what, refused)
-    watched = Watched(model, own_session())
+    session = own_session()
+    worker = session.holdings().worker
+    worker._means = replace(worker._means, **{what: refused})
+    watched = Watched(model, session)
     assert torch.equal(sample(watched.model, KIND), reference)
     assert "could not be started" in watched.announced[0]
 
@@ -364,8 +319,8 @@ def test_a_system_without_memory_for_a_worker_costs_no_image(
 def test_idle_worker_is_ended(own_session, model):
     session = own_session(idle_seconds=0.5)
     bring_up(session, model)
-    pid = session.partner().host.pid
-    wait_until(lambda: session.partner().host.pid is None)
+    pid = session.holdings().worker.pid
+    wait_until(lambda: session.holdings().worker.pid is None)
     assert not alive(pid)
 
 
@@ -376,15 +331,14 @@ def test_a_model_that_the_parent_dropped_is_dropped_by_the_worker(own_session, m
     other = demo_models.load_model("mmdit")
     bring_up(session, other)
     bring_up(session, model)
-    partner = session.partner()
-    assert len(partner.bases) == 2
+    holdings = session.holdings()
+    assert len(holdings.bases) == 2
     del other
     comfy.model_management.cleanup_models_gc()
     watched = Watched(model, session)
     sample(watched.model, KIND)
-    assert len(partner.bases) == 1
-    number = partner.host.post("status", {})
-    assert partner.host.wait(number, "ok", 10).fields["models"] == 1
+    assert len(holdings.bases) == 1
+    assert holdings.worker.status(10)["models"] == 1
 
 
 PARENT = """
@@ -397,16 +351,21 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.session import SESSION
 with torch.inference_mode():
     assert SESSION.bring_up(demo_models.load_model("unet"), 120)
-print(SESSION.partner().host.pid, flush=True)
+print(SESSION.holdings().worker.pid, flush=True)
 sys.stdin.read()
 """
+
+
+def shared_memory():
+    """Names of what lies in shared memory; browsers beside these tests begin theirs with a dot."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(".")}
 
 
 @linux
 @pytest.mark.parametrize("how", ["killed", "ended"])
 def test_the_parents_end_ends_the_worker_and_frees_the_memory(how):
     root = str(Path(__file__).resolve().parents[2])
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory()
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(root=root)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -420,13 +379,13 @@ def test_the_parents_end_ends_the_worker_and_frees_the_memory(how):
         parent.stdin.close()
         parent.wait(20)
     wait_until(lambda: not alive(worker))
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared_memory() <= before
 
 
 @linux
 def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, model):
     session = own_session()
-    host = session.partner().host
+    host = session.holdings().worker
     pids = []
 
     def descriptors():
@@ -435,8 +394,32 @@ def test_no_process_and_no_descriptor_is_left_after_many_restarts(own_session, m
     for _ in range(6):
         host.start()
         pids.append(host.pid)
-        host.kill("test")
+        host.end("test")
         if len(pids) == 1:
             first = descriptors()
     assert descriptors() <= first
     assert not any(alive(pid) for pid in pids)
+
+
+def test_free_ends_a_worker_whose_load_no_run_has_taken_in(own_session, model):
+    session = own_session()
+    session.start()
+    wait_until(lambda: session.state() == "ready", 60)
+    sample(Watched(model, session).model, KIND, steps=1)
+    holdings = session.holdings()
+    assert holdings.loading is not None and holdings.key is None
+    comfy.model_management.unload_all_models()
+    wait_until(lambda: holdings.worker.pid is None)
+
+
+def test_the_panels_start_works_after_free(own_session, model, partitioned):
+    session = own_session()
+    bring_up(session, model)
+    comfy.model_management.unload_all_models()
+    wait_until(lambda: session.holdings().worker.pid is None)
+    session.start()
+    pid = session.holdings().worker.pid
+    wait_until(lambda: session.state() == "ready", 60)
+    time.sleep(2.5)  # two looks of the watch
+    assert session.holdings().worker.pid == pid
+    next_run_works(session, model, partitioned)

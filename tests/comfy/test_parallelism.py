@@ -10,18 +10,17 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider, KSampler, sampler_object
-from helpers import Watched, bring_up, empty_latent, relative, sample
+from helpers import FREE, Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
-from hybrid_core.comfy_bridge.parallelism import ONE_EACH, Parallelism
-from hybrid_core.course.policy import Paper, PaperParameters, Seen
-from hybrid_core.course.stepper import SEVERAL_CALLS, UNFORESEEN, Stepper
+from hybrid_core.course.course import SEVERAL_CALLS, UNFORESEEN
+from hybrid_core.course.policy import COND, Adaptive, Paper, PaperParameters, Seen
+from hybrid_core.driver.pipeline import ONE_EACH, Pipeline
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.telling.report import kinds
 from hybrid_core.transport.arenas.host_arena import HostArena
 
 KINDS = list(demo_models.KINDS)
-FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule
 CLOSE = 0.2  # relative, of latents that a fixed schedule is to leave alike
 EQUAL = 1e-4
 UNSAFE = {
@@ -104,19 +103,15 @@ def test_steps_of_the_uncond_branch_bring_the_image_closer(demo, session, kind, 
     far, settings = {"tolerance": 0.03}, {"steps": 50, "cfg": 5.0}
     seen, expected, report = pipelined(demo, session, kind, tuning=far, **settings)
     assert set(evaluated(report)) == {"cond", "uncond"}
-    monkeypatch.setattr(Stepper, "begin", one_branch_only(Stepper.begin))
+    monkeypatch.setattr(Adaptive, "choose", cond_only(Adaptive.choose))
     left, _, other = pipelined(demo, session, kind, tuning=far, **settings)
     assert set(evaluated(other)) == {"cond"}
     assert report.pipelined >= 0.9 * other.pipelined
     assert relative(seen, expected) < relative(left, expected)
 
 
-def one_branch_only(begin):
-    def changed(self, *args):
-        self.policy.alternates = False
-        return begin(self, *args)
-
-    return changed
+def cond_only(choose):
+    return lambda self, step, known, branch=None: choose(self, step, known, COND)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +152,7 @@ def test_one_branch_is_pipelined_by_mode_adaptive(demo, session, kind, sampler):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_inpaint_mask(demo, session, kind):
+def test_adaptive_keeps_what_an_inpaint_mask_leaves_out(demo, session, kind):
     latent = {"samples": torch.randn(1, 48, 16, 16), "noise_mask": torch.zeros(1, 64, 64)}
     latent["noise_mask"][:, :, 32:] = 1.0
     seen, expected, report = pipelined(demo, session, kind, latent=latent)
@@ -167,7 +162,7 @@ def test_inpaint_mask(demo, session, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_masked_positives_and_an_area(demo, session, kind):
+def test_masked_positives_and_an_area_are_pipelined(demo, session, kind):
     left = torch.zeros(1, 64, 64)
     left[:, :, :32] = 1.0
     positive = []
@@ -256,7 +251,7 @@ def test_steps_with_a_cfg_of_their_own_in_a_run_at_cfg_1(demo, session):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", range(1, 9))
-def test_few_steps(demo, session, kind, steps):
+def test_any_small_number_of_steps_is_shared(demo, session, kind, steps):
     bring_up(session, demo[kind])
     watched = Watched(demo[kind], session, "adaptive")
     seen = sample(watched.model, kind, steps=steps, cfg=2.0)
@@ -354,19 +349,19 @@ def test_context_windows_run_locally_and_say_why(demo, session):
 
 
 @pytest.mark.parametrize("when", ["exact", "pipelined"])
-def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, when):
-    kind, session = "unet", own_session()
+def test_worker_killed_in_mid_run_loses_nothing(session, demo, monkeypatch, when):
+    kind = "unet"
     bring_up(session, demo[kind])
     watched, evaluate, asked = Watched(demo[kind], session, "adaptive", **FREE), [], []
-    original = Parallelism.evaluate
+    original = Pipeline.plan
 
     def killing(self, *args, **keywords):
         asked.append(1)
         if len(asked) == (2 if when == "exact" else 3):
-            session.partner().host._process.kill()
+            session.holdings().worker._process.kill()
         return original(self, *args, **keywords)
 
-    monkeypatch.setattr(Parallelism, "evaluate", killing)
+    monkeypatch.setattr(Pipeline, "plan", killing)
     seen = sample(watched.model, kind, steps=16, cfg=2.0)
     monkeypatch.undo()
     (report,) = watched.reports
@@ -379,10 +374,10 @@ def test_worker_killed_in_mid_run_loses_nothing(own_session, demo, monkeypatch, 
     assert again.reports[0].local == 0 and again.reports[0].pipelined > 0
 
 
-def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
-    kind, session = "mmdit", own_session()
+def test_cancel_in_the_parallelism_stage(session, demo, monkeypatch):
+    kind = "mmdit"
     bring_up(session, demo[kind])
-    pid, write, original = session.partner().host.pid, HostArena.write, Parallelism.evaluate
+    pid, write, original = session.holdings().worker.pid, HostArena.write, Pipeline.plan
     armed = []
 
     def arming(self, *args, **keywords):
@@ -395,7 +390,7 @@ def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
             comfy.model_management.interrupt_current_processing()
         return write(self, number, tensors)
 
-    monkeypatch.setattr(Parallelism, "evaluate", arming)
+    monkeypatch.setattr(Pipeline, "plan", arming)
     monkeypatch.setattr(HostArena, "write", interrupting)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(Watched(demo[kind], session, "adaptive", **FREE).model, kind, steps=30, cfg=2.0)
@@ -403,7 +398,7 @@ def test_cancel_in_the_parallelism_stage(own_session, demo, monkeypatch):
     watched = Watched(demo[kind], session, "adaptive", **FREE)
     sample(watched.model, kind, steps=12, cfg=2.0)
     assert watched.reports[0].local <= 1 and watched.reports[0].pipelined >= 4
-    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+    assert session.holdings().worker.pid == pid, "Cancel does not cost the worker"
 
 
 def test_a_network_that_cannot_be_cut_runs_exact_and_says_why(own_session, demo, monkeypatch):

@@ -111,7 +111,7 @@ def test_a_run_that_ends_early_says_how(demo, session, error, status):
     assert notes.heard[-1] == status and notes.heard.count("exact") == 2
 
 
-def test_nothing_to_watch(demo):
+def test_a_model_that_is_not_attached_cannot_be_watched(demo):
     assert watched(demo["mmdit"], Notes()) is None
 
 
@@ -122,8 +122,10 @@ def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
     wait_until(lambda: session.state() == "ready", 60)
     model = Watched(demo["mmdit"], session)
     sample(model.model, "mmdit", steps=1)
-    host = session.host
-    wait_until(lambda: session._partner.loading and host.replied(session._partner.loading[0]), 60)
+    host = session.worker
+    wait_until(
+        lambda: session._holdings.loading and host.replied(session._holdings.loading.number), 60
+    )
     pid = host.pid
     assert overview(session)["worker"]["state"] == "ready"
     sample(model.model, "mmdit", steps=3)
@@ -133,20 +135,20 @@ def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
 def test_a_slow_answer_does_not_cost_the_worker(demo, own_session, monkeypatch):
     session = own_session()
     bring_up(session, demo["mmdit"])
-    pid = session.host.pid
-    monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.0)
-    assert session.status() == {} and session.host.pid == pid
+    pid = session.worker.pid
+    monkeypatch.setattr("hybrid_core.workers.pool.STATUS_SECONDS", 0.0)
+    assert session.status() == {} and session.worker.pid == pid
     monkeypatch.undo()
     wait_until(lambda: session.status().get("models") == 1, 60)
     watched_model = Watched(demo["mmdit"], session)
     sample(watched_model.model, "mmdit", steps=3)
-    assert watched_model.reports[-1].partitioned == 3 and session.host.pid == pid
+    assert watched_model.reports[-1].partitioned == 3 and session.worker.pid == pid
 
 
 def test_a_worker_that_finishes_a_cancelled_request_is_left_alone(demo, own_session):
     session = own_session(request_seconds=0.2)
     bring_up(session, demo["mmdit"])
-    host = session.host
+    host = session.worker
     assert session.status()["models"] == 1
     process = psutil.Process(host.pid)
     process.suspend()
@@ -162,7 +164,7 @@ def test_a_worker_that_finishes_a_cancelled_request_is_left_alone(demo, own_sess
 def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
     session = own_session(request_seconds=0.5)
     bring_up(session, demo["mmdit"])
-    psutil.Process(session.host.pid).suspend()
-    monkeypatch.setattr("hybrid_core.comfy_bridge.session.STATUS_SECONDS", 0.1)
-    wait_until(lambda: session.status() == {} and session.host.pid is None, 60)
-    assert "does not answer" in session.host.last_error
+    psutil.Process(session.worker.pid).suspend()
+    monkeypatch.setattr("hybrid_core.workers.pool.STATUS_SECONDS", 0.1)
+    wait_until(lambda: session.status() == {} and session.worker.pid is None, 60)
+    assert "does not answer" in session.worker.last_error

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
 sys.path.append(str(Path(__file__).parent))
 
 import torch  # noqa: E402
 
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {0})
 torch.set_num_threads(1)
 
 from hybrid_core.config import processor_cores  # noqa: E402
-from hybrid_core.diffusers_bridge.partner import partner_on  # noqa: E402
+from hybrid_core.diffusers_bridge.attach import pool_on  # noqa: E402
 from hybrid_core.stages import plan  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_first_core(first_core):
+    """The worker is on the second one."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +30,15 @@ def cut_by_size(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def partner():
+def pool():
     """The worker that tests share; a test that harms it makes one of its own."""
-    made = partner_on(processor_cores("cpu:1"))
+    made = pool_on(processor_cores("cpu:1"))
     yield made
-    made.host.stop()
+    made.stop()
 
 
 @pytest.fixture
-def own_partner():
-    made = partner_on(processor_cores("cpu:1"))
+def own_pool():
+    made = pool_on(processor_cores("cpu:1"))
     yield made
-    made.host.stop()
+    made.stop()

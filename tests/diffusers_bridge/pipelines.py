@@ -136,10 +136,10 @@ def short(call: Call, steps: int) -> tuple[Call, torch.Tensor]:
     return (pipe, arguments), pipe(**arguments).images
 
 
-def shared(call: Call, mode: str, partner: Any, **more: Any) -> tuple[torch.Tensor, Report]:
+def shared(call: Call, mode: str, pool: Any, **more: Any) -> tuple[torch.Tensor, Report]:
     """Latents and report of a call in which the worker takes part from the first step."""
     pipe, arguments = call
-    with hybrid(pipe, mode, partner=partner, **{**WAIT, **more}) as reports:
+    with hybrid(pipe, mode, pool=pool, **{**WAIT, **more}) as reports:
         out = pipe(**arguments).images
     (report,) = reports
     return out, report
@@ -147,7 +147,3 @@ def shared(call: Call, mode: str, partner: Any, **more: Any) -> tuple[torch.Tens
 
 def network(pipe: Any) -> Any:
     return getattr(pipe, "unet", None) or pipe.transformer
-
-
-def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((seen - expected).norm() / expected.norm())

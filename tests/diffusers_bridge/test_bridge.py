@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
-from pipelines import STEPS, TINY, ddim, network, relative, sd3, sdxl, shared, short
+from pipelines import STEPS, TINY, ddim, network, sd3, sdxl, shared, short
+from tensors import relative
 
 import hybrid_core.diffusers_bridge
 from hybrid_core.config import Tuning
@@ -19,7 +20,7 @@ from hybrid_core.course.policy import LAST_EXACT, Known, Seen, policy_for
 from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.errors import ConfigError
 from hybrid_core.telling.report import kinds
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 EQUAL = 1e-4
 CLOSE = 0.02
@@ -39,25 +40,25 @@ def case(request):
     return request.param, call, call[0](**call[1]).images
 
 
-def test_mode_exact_shares_every_step_and_changes_nothing(case, partner):
+def test_mode_exact_shares_every_step_and_changes_nothing(case, pool):
     _, call, plain = case
-    seen, report = shared(call, "exact", partner)
+    seen, report = shared(call, "exact", pool)
     assert (report.partitioned, report.local, report.reasons) == (STEPS, 0, [])
     assert relative(seen, plain) < EQUAL
 
 
-def test_several_images_in_a_call(case, partner):
+def test_several_images_in_a_call_are_pipelined(case, pool):
     call, plain = short(TINY[case[0]](batch=3), 12)
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert seen.shape[0] == 3 and kinds(report.steps) == fixed(12)
     assert EQUAL < relative(seen, plain) < CLOSE
 
 
-def test_half_precision(partner):
+def test_half_precision_is_pipelined_and_stays_close(pool):
     pipe, arguments = sd3()
     halves = {k: v.bfloat16() if torch.is_tensor(v) else v for k, v in arguments.items()}
     call, plain = short((pipe.to(torch.bfloat16), halves), 12)
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert seen.dtype == torch.bfloat16 and kinds(report.steps) == fixed(12)
     assert relative(seen, plain) < 2.5 * CLOSE
 
@@ -72,9 +73,9 @@ def replayed(report, sigmas, flow):
     return found, policy
 
 
-def test_mode_paper_takes_the_published_window(case, partner):
+def test_mode_paper_takes_the_published_window(case, pool):
     name, call, plain = case
-    seen, report = shared(call, "paper", partner)
+    seen, report = shared(call, "paper", pool)
     found, policy = replayed(report, range(STEPS + 1), name == "sd3")
     assert kinds(report.steps) == found
     assert report.tau[1] == policy.tau2 == policy.tau1 + 5
@@ -85,10 +86,10 @@ def test_mode_paper_takes_the_published_window(case, partner):
     assert EQUAL < relative(seen, plain) < 0.1
 
 
-def test_mode_adaptive_pipelines_and_stays_close(case, partner):
+def test_mode_adaptive_pipelines_and_stays_close(case, pool):
     _, call, plain = case
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
-    again, other = shared(call, "adaptive", partner, tuning=FREE)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
+    again, other = shared(call, "adaptive", pool, tuning=FREE)
     assert kinds(report.steps) == fixed(STEPS)
     assert report.local == 0 and report.reasons == []
     assert EQUAL < relative(seen, plain) < CLOSE
@@ -96,43 +97,43 @@ def test_mode_adaptive_pipelines_and_stays_close(case, partner):
     assert report.cut is not None and report.bytes_received > 0
 
 
-def test_no_tolerance_is_mode_exact(case, partner):
+def test_no_tolerance_is_mode_exact(case, pool):
     call, plain = short(case[1], 12)
-    seen, report = shared(call, "adaptive", partner, tuning=Tuning(tolerance=0.0))
+    seen, report = shared(call, "adaptive", pool, tuning=Tuning(tolerance=0.0))
     assert report.partitioned == 12
     assert relative(seen, plain) < EQUAL
 
 
 @pytest.mark.parametrize("name", ["v_prediction", "euler"])
-def test_other_schedulers_pipeline_too(partner, name):
+def test_other_schedulers_pipeline_too(pool, name):
     velocity = ddim(prediction_type="v_prediction")
     euler = EulerDiscreteScheduler.from_config(ddim().config)
     call, plain = short(sdxl(scheduler=velocity if name == "v_prediction" else euler), 24)
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert kinds(report.steps) == fixed(24)
     assert EQUAL < relative(seen, plain) < 2.5 * CLOSE
 
 
-def test_a_scheduler_without_a_known_schedule_is_shared_exactly(partner):
+def test_a_scheduler_without_a_known_schedule_is_shared_exactly(pool):
     call, plain = short(sdxl(scheduler=ddim(prediction_type="sample")), 8)
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert (report.partitioned, report.pipelined) == (8, 0)
     assert "prediction type 'sample' is not known" in report.reasons[0]
     assert relative(seen, plain) < EQUAL
 
 
-def test_calls_of_one_attachment_are_reported_one_by_one(case, partner):
+def test_calls_of_one_attachment_are_reported_one_by_one(case, pool):
     (pipe, arguments), plain = short(case[1], 8)
     told, other = [], {**arguments, "prompt_embeds": -arguments["prompt_embeds"]}
     expected = pipe(**other).images
-    with hybrid(pipe, "exact", partner=partner, on_report=told.append, wait_seconds=120) as reports:
+    with hybrid(pipe, "exact", pool=pool, on_report=told.append, wait_seconds=120) as reports:
         first, second = pipe(**arguments).images, pipe(**other).images
         assert told == reports[:1]
     assert told == reports and [report.partitioned for report in reports] == [8, 8]
     assert relative(first, plain) < EQUAL and relative(second, expected) < EQUAL
 
 
-def test_the_pipeline_is_as_before(case, partner):
+def test_the_pipeline_is_as_before(case, pool):
     (pipe, arguments), plain = short(case[1], 16)
     before, config = dict(vars(network(pipe))), dict(pipe.config)
 
@@ -144,7 +145,7 @@ def test_the_pipeline_is_as_before(case, partner):
             raise Halt
         return {}
 
-    with hybrid(pipe, "adaptive", FREE, partner, wait_seconds=120) as reports:
+    with hybrid(pipe, "adaptive", FREE, pool, wait_seconds=120) as reports:
         assert vars(network(pipe)) != before
         pipe(**arguments)
         with pytest.raises(Halt):
@@ -152,7 +153,7 @@ def test_the_pipeline_is_as_before(case, partner):
     assert kinds(reports[1].steps) == ANY[:13]
     assert vars(network(pipe)) == before and dict(pipe.config) == config
     assert torch.equal(pipe(**arguments).images, plain)
-    seen, report = shared((pipe, arguments), "exact", partner)
+    seen, report = shared((pipe, arguments), "exact", pool)
     assert report.local == 0, "what was under way does not disturb the next call"
     assert relative(seen, plain) < EQUAL
 
@@ -169,10 +170,10 @@ def test_mode_off_and_an_unknown_mode():
         pass
 
 
-def test_a_call_without_guidance_is_not_shared(case, partner):
+def test_a_call_without_guidance_is_not_shared(case, pool):
     pipe, arguments = case[1]
     call, plain = short((pipe, {**arguments, "guidance_scale": 1.0}), 4)
-    seen, report = shared(call, "adaptive", partner)
+    seen, report = shared(call, "adaptive", pool)
     assert report.single == 4 and report.partitioned == 0
     assert "without guidance" in report.line()
     assert torch.equal(seen, plain)
@@ -208,23 +209,23 @@ def another_class(pipe, arguments):
         (another_class, "the pipeline's network is a Mine, expected one of"),
     ],
 )
-def test_what_cannot_be_shared_runs_here_and_says_why(partner, change, said):
+def test_what_cannot_be_shared_runs_here_and_says_why(pool, change, said):
     pipe, arguments = sdxl()
     change(pipe, arguments)
     call, plain = short((pipe, arguments), 4)
-    seen, report = shared(call, "adaptive", partner)
+    seen, report = shared(call, "adaptive", pool)
     (reason,) = report.reasons
     assert said in reason and said in report.line()
     assert report.partitioned == 0
     assert torch.equal(seen, plain)
 
 
-def test_changed_weights_are_sent_again(partner):
+def test_changed_weights_are_sent_again(pool):
     call, before = short(sd3(), 4)
-    shared(call, "exact", partner)
+    shared(call, "exact", pool)
     with torch.no_grad():
         call[0].transformer.proj_out.weight.mul_(1.5)
-    seen, report = shared(call, "exact", partner)
+    seen, report = shared(call, "exact", pool)
     assert report.partitioned == 4
     assert relative(seen, before) > 0.01
     assert relative(seen, short(call, 4)[1]) < EQUAL
@@ -234,46 +235,46 @@ def test_changed_weights_are_sent_again(partner):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills a process")
-def test_a_worker_that_comes_late_or_dies_gives_the_same_bits(own_partner, partner, monkeypatch):
+def test_a_worker_that_comes_late_or_dies_gives_the_same_bits(own_pool, pool, monkeypatch):
     call = sd3()
-    expected, _ = shared(call, "exact", partner)
-    seen, report = shared(call, "exact", own_partner, wait_seconds=0.0)
+    expected, _ = shared(call, "exact", pool)
+    seen, report = shared(call, "exact", own_pool, wait_seconds=0.0)
     assert report.local > 0 and report.reasons == []
     assert torch.equal(seen, expected)
 
-    post, steps = WorkerHost.post, []
+    post, steps = Host.post, []
 
-    def deadly(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
-        steps.extend([op] * (op == "step"))
+    def deadly(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
+        steps.extend([op] * (op == "evaluate"))
         if len(steps) == 10:
             os.kill(self.pid, signal.SIGKILL)
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
-    seen, report = shared(call, "exact", own_partner)
+    monkeypatch.setattr(Host, "post", deadly)
+    seen, report = shared(call, "exact", own_pool)
     assert 9 <= report.partitioned <= 10 and report.partitioned + report.local == STEPS
     (reason,) = report.reasons
     assert "the other process is gone" in reason
     assert torch.equal(seen, expected)
 
     steps.clear()
-    _, report = shared(call, "adaptive", own_partner, tuning=FREE)
+    _, report = shared(call, "adaptive", own_pool, tuning=FREE)
     assert kinds(report.steps).count("L") == report.local > 0
 
 
-def test_a_worker_that_fails_in_the_parallelism_stage(case, partner, monkeypatch):
+def test_a_worker_that_fails_in_the_parallelism_stage(case, pool, monkeypatch):
     _, call, plain = case
-    post, stages = WorkerHost.post, []
+    post, stages = Host.post, []
 
-    def wrong(self, op, fields, tensors=()):
-        stages.extend([op] * (op == "stage"))
+    def wrong(self, op, fields, *rest):
+        stages.extend([op] * ("upto" in fields))
         if len(stages) == 3:
-            fields = {**fields, "last": 99}
-        return post(self, op, fields, tensors)
+            fields = {**fields, "upto": 99}
+        return post(self, op, fields, *rest)
 
-    monkeypatch.setattr(WorkerHost, "post", wrong)
-    seen, report = shared(call, "adaptive", partner, tuning=FREE)
+    monkeypatch.setattr(Host, "post", wrong)
+    seen, report = shared(call, "adaptive", pool, tuning=FREE)
     assert len(stages) == 3 and ANY[12] == "p"
     assert kinds(report.steps) == ANY[:12] + "L" * (STEPS - 12)
     assert (report.partitioned, report.pipelined, report.local) == (6, 6, STEPS - 12)

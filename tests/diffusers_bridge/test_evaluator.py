@@ -1,4 +1,4 @@
-"""The worker's side in the test's own process, and the stepper's space."""
+"""The worker's side in the test's own process, and the course's space."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from pipelines import NOISES, ddim, sd3
 
-from hybrid_core.diffusers_bridge.evaluator import Evaluator, Stopped
+from hybrid_core.diffusers_bridge.models import DiffusersModels, Stopped
 from hybrid_core.diffusers_bridge.replica import ReplicaSource
 from hybrid_core.diffusers_bridge.space import Schedule
 from hybrid_core.errors import NotPartitionable, NotSplittable, ProtocolError, ReplicaMismatch
-from hybrid_core.transport.carry import flatten, unflatten
-from hybrid_core.workers.process.entry import evaluator as evaluator_for
+from hybrid_core.workers.contract import Part
+from hybrid_core.workers.evaluator import Evaluator
 
 CPU = torch.device("cpu")
-
-
-def message(value, **fields):
-    tensors = []
-    return {"data": flatten(value, tensors), **fields}, tensors
 
 
 @pytest.fixture(scope="module")
@@ -39,58 +34,57 @@ def given():
 
 @pytest.fixture
 def loaded(network, given):
-    made = Evaluator()
+    made = Evaluator(DiffusersModels())
     with torch.inference_mode():
-        reply = made.load(*message(ReplicaSource(network).payload(True)))
-        ReplicaSource(network).verify(reply["portrait"])
-        made.conds(*message(given[1], context=7))
+        ReplicaSource(network).verify(made.load(ReplicaSource(network).payload(True)))
+        made.hold(7, given[1])
         yield made
 
 
 def test_step_and_stage_are_the_network(network, given, loaded):
     inputs, conditioning = given
     expected = network(inputs[0], timestep=inputs[1], **conditioning, return_dict=False)[0]
-    (seen,), nothing = loaded.step({"context": 7}, inputs)
+    (seen,), nothing = loaded.evaluate(7, inputs, Part((1,)))
     assert nothing is None and torch.equal(seen, expected)
-    results, tree = loaded.step({"context": 7, "last": 1}, inputs)
-    assert torch.equal(results[0], expected)
-    found, stage_tree = loaded.stage({"context": 7, "last": 1}, inputs)
-    captured, ahead = unflatten(tree, results), unflatten(stage_tree, found)
-    assert len(captured) == 2 and all(map(torch.equal, captured, ahead))
+    (again,), kept = loaded.evaluate(7, inputs, Part((1,), keep=1))
+    assert torch.equal(again, expected)
+    outputs, ahead = loaded.evaluate(7, inputs, Part((1,), upto=1))
+    assert outputs == [] and kept.keys() == ahead.keys()
+    (captured,), (made,) = kept.values(), ahead.values()
+    assert len(captured) == 2 and all(map(torch.equal, captured, made))
 
 
 def test_what_the_worker_holds_and_forgets(network, given, loaded):
-    assert loaded.status()["models"] == 1
-    loaded.forget({"base_key": "another"})
-    assert loaded.status()["models"] == 1
-    loaded.forget({"base_key": ReplicaSource(network).base_key})
-    assert loaded.status()["models"] == 0
-    with pytest.raises(ProtocolError, match="which is not held"):
-        loaded.step({"context": 7}, given[0])
+    assert loaded.models.status()["models"] == 1
+    loaded.models.forget("another")
+    assert loaded.models.status()["models"] == 1
+    loaded.models.forget(ReplicaSource(network).base_key)
+    assert loaded.models.status()["models"] == 0
+    with pytest.raises(ProtocolError, match="no network is held"):
+        loaded.evaluate(7, given[0], Part((1,)))
+    loaded.forget("another")
+    with pytest.raises(ProtocolError, match="context 7, which is not held"):
+        loaded.evaluate(7, given[0], Part((1,)))
 
 
 def test_an_evaluation_is_stopped(given, loaded):
-    loaded.interrupt(True)
+    loaded.models.interrupt(True)
     with pytest.raises(Stopped):
-        loaded.step({"context": 7}, given[0])
-    loaded.interrupt(False)
-    loaded.step({"context": 7}, given[0])
+        loaded.evaluate(7, given[0], Part((1,)))
+    loaded.models.interrupt(False)
+    loaded.evaluate(7, given[0], Part((1,)))
 
 
 def test_malformed_steps_are_refused(given, loaded):
     inputs, _ = given
-    with pytest.raises(ProtocolError, match="conditioning 8, which is not held"):
-        loaded.step({"context": 8}, inputs)
-    with pytest.raises(ProtocolError, match="field 'context'"):
-        loaded.step({}, inputs)
-    with pytest.raises(ProtocolError, match="1 tensors, expected latents, a timestep"):
-        loaded.step({"context": 7}, inputs[:1])
+    with pytest.raises(ProtocolError, match="context 8, which is not held"):
+        loaded.evaluate(8, inputs, Part((1,)))
+    with pytest.raises(ProtocolError, match="1 tensors came, expected latents and a noise level"):
+        loaded.evaluate(7, inputs[:1], Part((1,)))
     with pytest.raises(NotSplittable, match="there is no block 4, the network has 4"):
-        loaded.stage({"context": 7, "last": 4}, inputs)
-    with pytest.raises(ProtocolError, match="field 'last'"):
-        loaded.step({"context": 7, "last": -1}, inputs)
+        loaded.evaluate(7, inputs, Part((1,), upto=4))
     with pytest.raises(ProtocolError, match="conditioning is .*path.*, expected"):
-        loaded.conds(*message({"path": "/etc"}, context=1))
+        loaded.hold(1, {"path": "/etc"})
 
 
 @pytest.mark.parametrize(
@@ -111,30 +105,25 @@ def test_malformed_networks_are_refused(network, change, said):
     if "num_layers" in change.get("config", ()):
         change = {"config": {**payload["network"]["config"], **change["config"]}}
     payload["network"].update(change)
-    made = Evaluator()
+    made = DiffusersModels()
     with pytest.raises(ProtocolError, match=said):
-        made.load(*message(payload))
+        made.load(payload)
     assert made.status()["models"] == 0
 
 
 def test_a_replica_that_differs_is_named(network):
-    source, made = ReplicaSource(network), Evaluator()
+    source, made = ReplicaSource(network), DiffusersModels()
     payload = source.payload(True)
     state = payload["network"]["state"]
     payload["network"]["state"] = {**state, "proj_out.bias": state["proj_out.bias"] + 1}
-    portrait = made.load(*message(payload))["portrait"]
+    portrait = made.load(payload)
     with pytest.raises(ReplicaMismatch, match="weight proj_out.bias differs"):
         source.verify(portrait)
     with pytest.raises(ReplicaMismatch, match="did not describe"):
         source.verify({})
 
 
-def test_an_unknown_bridge_is_refused():
-    with pytest.raises(ProtocolError, match="started for 'other', expected comfy or diffusers"):
-        evaluator_for({"bridge": "other"})
-
-
-# the stepper's space
+# the course's space
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

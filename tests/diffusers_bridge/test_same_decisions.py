@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from pipelines import NEGATIVE, POSITIVE, STEPS, demo, relative, shared
+from pipelines import NEGATIVE, POSITIVE, STEPS, demo, shared
+from tensors import relative
 
 from demo.networks import LATENT_SCALE
 from hybrid_core.config import Settings, Tuning
@@ -87,9 +88,9 @@ def both(request, session):
 
 
 @pytest.mark.parametrize("mode", TUNINGS)
-def test_the_same_steps_are_pipelined(both, mode, partner):
+def test_the_same_steps_are_pipelined(both, mode, pool):
     latents, report = both.comfyui(mode)
-    seen, own = shared((both.pipe, both.arguments), mode, partner, tuning=TUNINGS[mode])
+    seen, own = shared((both.pipe, both.arguments), mode, pool, tuning=TUNINGS[mode])
     assert report.local == own.local == 0 and report.reasons == own.reasons == []
     assert kinds(own.steps) == kinds(report.steps)
     assert own.tau == report.tau is not None

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
 
 if "COMFYUI_DIR" not in os.environ:
     pytest.skip("COMFYUI_DIR is not set; run python dev.py test", allow_module_level=True)

@@ -18,7 +18,7 @@ def workflow(name):
     return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_all_are_offered(server):
+def test_all_example_workflows_are_offered(server):
     offered = server.get("/workflow_templates")
     assert sorted(path.stem for path in FILES) in [sorted(names) for names in offered.values()]
 
@@ -39,7 +39,7 @@ def test_nodes_and_inputs_are_those_that_comfyui_has(server, name):
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_demos_run(server, name):
+def test_demo_workflows_make_their_images(server, name):
     prompt = api_prompt(workflow(name), server.get("/object_info"))
     for node in prompt.values():
         if "steps" in node["inputs"]:

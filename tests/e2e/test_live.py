@@ -11,11 +11,12 @@ import urllib.request
 
 import aiohttp
 import pytest
+from processes import wait_until
 
 from hybrid_core.telling.live import GAP_SECONDS
 
 from .graphs import custom, graph
-from .test_server import until_shared, wait_until
+from .runs import until_shared
 
 
 class Page:

@@ -13,60 +13,19 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from processes import wait_until, workers
 
 from demo.server import ROOT, serving
 from demo.workflow import api_prompt
 
 from .graphs import advanced, custom, graph
+from .runs import last_count, latents, until_shared
 
 WORKFLOW = json.loads((ROOT / "example_workflows" / "hybrid_demo.json").read_text())
 NODES = (
     "Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_AttachModel", "Hybrid_Monitor",
     "Hybrid_CurveImage", "Hybrid_Options", "Hybrid_DemoModel", "Hybrid_DemoPrompt",
 )  # fmt: skip
-
-
-def workers(server):
-    """Processes of the server that were spawned for this pack."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [c for c in children if "spawn_main" in command_line(c)]
-
-
-def command_line(process):
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""  # it ended meanwhile
-
-
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def latents(server, prompt):
-    (saved,) = server.run(prompt)["outputs"]["save"]["latents"]
-    path = server.folder / "output" / saved["subfolder"] / saved["filename"]
-    return load_file(path)["latent_tensor"]
-
-
-def last_count(server):
-    """(shared, all) steps of the last run in the log."""
-    return tuple(map(int, re.findall(r"(\d+) of (\d+) steps shared", server.log)[-1]))
-
-
-def until_shared(server, model="mmdit"):
-    """Run until the second process takes part."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        server.run(graph(model=model, seed=time.monotonic_ns()))
-        if last_count(server) == (4, 4):
-            return
-        time.sleep(0.3)
-    raise AssertionError(f"the second process took no part:\n{server.log[-2000:]}")
 
 
 @pytest.mark.parametrize("model", ["mmdit", "unet"])
@@ -79,7 +38,7 @@ def test_exact_equals_ksampler_and_off_is_ksampler(server, model):
     assert torch.equal(latents(server, graph(model=model, mode="off")), expected)
 
 
-def test_advanced_sampler(server):
+def test_advanced_sampler_equals_the_cores(server):
     until_shared(server)
     seen = latents(server, advanced(graph(), "Hybrid_KSamplerAdvanced"))
     assert last_count(server) == (2, 2)
@@ -87,7 +46,7 @@ def test_advanced_sampler(server):
     assert (seen - expected).norm() / expected.norm() < 1e-4
 
 
-def test_attached_model_in_custom_sampling(server):
+def test_attached_model_in_custom_sampling_is_shared(server):
     until_shared(server)
 
     seen = latents(server, custom("attach"))

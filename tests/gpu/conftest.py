@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = os.environ.get("COMFYUI_DIR")
 
 if COMFYUI is None:
@@ -19,7 +18,9 @@ if COMFYUI is None:
 
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32, in the worker too
 TAKEN = "comfy.cli_args" in sys.modules  # by tests/comfy, which sets it up for the CPU
-for folder in (COMFYUI, str(ROOT), str(ROOT / "tests" / "comfy")):
+HERE = Path(__file__).resolve().parent
+COMFY_TESTS = HERE.parent / "comfy"
+for folder in (COMFYUI, str(HERE), str(COMFY_TESTS)):
     if folder not in sys.path:
         sys.path.insert(0, folder) if folder == COMFYUI else sys.path.append(folder)
 
@@ -45,11 +46,38 @@ PLANES = ("cuda_ipc", "host_pinned")
 if COUNT == 1 and WHY_NOT is None:
     os.environ.setdefault(DEVICE_VARIABLE, own_gpu(torch.device("cuda", 0)).uuid)
 
-REUSED = ("test_equality", "test_parallelism", "test_faults", "test_loaders", "test_compatibility")
-pytest.register_assert_rewrite("helpers", *REUSED)
+pytest.register_assert_rewrite("harm", "helpers")
 
+from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
 from helpers import loading_in  # noqa: E402
-from test_faults import model, partitioned, reference  # noqa: E402, F401
+from reused import REUSED, SLOW  # noqa: E402
+
+
+class ReusedTests(pytest.File):
+    """The tests that reused.py names, with the fixtures of this folder."""
+
+    def collect(self):
+        for name in REUSED:
+            path, nodeid = COMFY_TESTS / f"{name}.py", f"{self.nodeid}::{name}"
+            module = ReusedModule.from_parent(self, path=path, nodeid=nodeid)
+            if name in SLOW:
+                module.add_marker(pytest.mark.slow)
+            yield module
+
+
+class ReusedModule(pytest.Module):
+    def collect(self):
+        wanted = REUSED[self.path.stem]
+        found = [item for item in super().collect() if item.originalname in wanted]
+        gone = set(wanted) - {item.originalname for item in found}
+        assert not gone, f"reused.py names tests that {self.path.name} has not: {sorted(gone)}"
+        return found
+
+
+def pytest_collect_file(file_path, parent):
+    if file_path == HERE / "reused.py":
+        return ReusedTests.from_parent(parent, path=file_path)
+    return None
 
 
 def pytest_configure(config):
@@ -59,7 +87,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if WHY_NOT and Path(__file__).parent in Path(item.path).parents:
+        if WHY_NOT and (HERE in item.path.parents or item.getparent(ReusedTests)):
             item.add_marker(pytest.mark.skip(reason=WHY_NOT))
 
 
@@ -80,7 +108,7 @@ def session(plane):
     """The worker that the tests of one data plane share."""
     made = Session(Settings(data_plane=plane))
     with loading_in("fp32"):
-        made.partner()
+        made.holdings()
     yield made
     made.stop()
 
@@ -97,4 +125,4 @@ def own_session(plane):
     yield make
     for one in made:
         one.stop()
-        assert one.partner().host.pid is None
+        assert one.holdings().worker.pid is None

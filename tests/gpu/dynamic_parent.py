@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, os.environ["COMFYUI_DIR"])
-sys.path += [str(ROOT), str(ROOT / "tests" / "comfy")]
+sys.path += [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "comfy")]
 
 import comfy_aimdo.control  # noqa: E402
 
@@ -41,7 +41,7 @@ def main() -> None:
     comfy.memory_management.aimdo_enabled = True
     told = {"runs": []}
     from helpers import Watched, bring_up, relative, sample
-    from test_compatibility import with_lora
+    from loras import with_lora
 
     from hybrid_core.comfy_bridge import demo_models
     from hybrid_core.comfy_bridge.session import SESSION

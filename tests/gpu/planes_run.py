@@ -27,15 +27,14 @@ import torch  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
 from hybrid_core.errors import WorkerError  # noqa: E402
 from hybrid_core.machine import devices  # noqa: E402
-from hybrid_core.workers.process import host as host_module  # noqa: E402
-from hybrid_core.workers.process.host import WorkerHost  # noqa: E402
+from hybrid_core.workers.process.host import Host  # noqa: E402
 
 OWN = torch.device("cuda", 0)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 POOL = 96 << 20
 
 
-def bring_up(host: WorkerHost) -> None:
+def bring_up(host: Host) -> None:
     host.start()
     deadline = time.monotonic() + 120
     while not host.ready():
@@ -46,7 +45,7 @@ def bring_up(host: WorkerHost) -> None:
 class Exchanges:
     """Random tensors to the worker and back, each with its bits inverted."""
 
-    def __init__(self, host: WorkerHost, seed: int):
+    def __init__(self, host: Host, seed: int):
         self.host, self.chance = host, random.Random(seed)  # noqa: S311
         generator = torch.Generator(OWN).manual_seed(seed)
         self.pool = torch.randint(
@@ -62,7 +61,7 @@ class Exchanges:
             count = int(2 ** self.chance.uniform(0, largest)) // dtype.itemsize + 1
             start = 64 * self.chance.randrange((POOL - count * dtype.itemsize) // 64)
             sent.append(self.pool[start : start + count * dtype.itemsize].view(dtype))
-        reply = self.host.wait(self.host.post("step", {}, sent), "result", 60, device=OWN)
+        reply = echo_process.exchange(self.host, sent, OWN)
         for one, other in zip(reply.tensors, sent, strict=True):
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
             differs = one.view(torch.uint8) != other.view(torch.uint8).bitwise_not()
@@ -70,7 +69,7 @@ class Exchanges:
             self.bytes += 2 * len(other) * other.element_size()
 
 
-def exchanges(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
+def exchanges(host: Host, count: int, seed: int) -> dict[str, float]:
     random_ones, began = Exchanges(host, seed), time.monotonic()
     for index in range(count):
         random_ones.one(22 if index % 100 == 0 else 16)
@@ -79,7 +78,7 @@ def exchanges(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
     return {"exchanges": count, "wrong": wrong, "seconds": seconds, "bytes": random_ones.bytes}
 
 
-def killed(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
+def killed(host: Host, count: int, seed: int) -> dict[str, float]:
     """The worker is killed at random moments of large exchanges; the parent's GPU goes on."""
     noticed = wrong = 0
     for index in range(count):
@@ -93,7 +92,7 @@ def killed(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
         except WorkerError:
             noticed += 1
         timer.join()
-        host.kill("test")
+        host.end("test")
         began = time.monotonic()
         torch.cuda.current_stream().synchronize()
         assert time.monotonic() - began < 5, "the parent's stream waits for a dead process"
@@ -104,7 +103,7 @@ def killed(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
     return {"killed": count, "noticed": noticed, "wrong": wrong}
 
 
-def runs(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
+def runs(host: Host, count: int, seed: int) -> dict[str, float]:
     """Free memory of the GPU after the first 50 runs and after the last; 50 share a worker."""
     wrong, free = 0, []
     for index in range(50 + count):
@@ -124,9 +123,8 @@ def runs(host: WorkerHost, count: int, seed: int) -> dict[str, float]:
 
 def main() -> None:
     what, plane, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    host_module.entry.main = echo_process.main
     device = devices.for_worker(OWN, devices.own_gpu(OWN).uuid, "this test")
-    host = WorkerHost(device, Settings(data_plane=plane), {})
+    host = Host(device, Settings(data_plane=plane), echo_process.models, {})
     bring_up(host)
     job = {"exchanges": exchanges, "killed": killed, "runs": runs}[what]
     found: dict[str, object] = {"plane": host.data_plane, "reason": host.data_plane_reason}

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_core.comfy_bridge import parent_process
+from hybrid_core.comfy_bridge import parent_process, worker_side
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
 from hybrid_core.errors import NotPartitionable, NvmlError, WorkerFailed
 from hybrid_core.machine import devices, nvml
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = torch.device("cuda", 0)
@@ -36,7 +36,7 @@ def gpus():
 
 def up(device):
     """A worker on `device` that has come up; the caller stops it."""
-    host = WorkerHost(device, Settings(), parent_process.describe())
+    host = Host(device, Settings(), worker_side.models, parent_process.describe())
     host.start()
     deadline = time.monotonic() + 120
     try:
@@ -44,7 +44,7 @@ def up(device):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     except WorkerFailed:
-        host.kill(None)
+        host.end(None)
         raise
     return host
 

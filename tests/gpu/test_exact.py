@@ -1,28 +1,10 @@
-"""Mode exact and mode off in fp32: the tests of tests/comfy, on a GPU and both data planes."""
+"""Mode exact in fp32 on a GPU and both data planes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from helpers import Watched, bring_up, sample
-from test_compatibility import (  # noqa: F401
-    test_conditioning_feature,
-    test_guider_is_shared,
-    test_lora_changed_between_two_prompts,
-    test_model_feature_is_shared,
-)
-from test_equality import (  # noqa: F401
-    test_areas_and_timestep_ranges,
-    test_attaching_twice_replaces_the_first_attachment,
-    test_custom_sampling_with_an_attached_model,
-    test_exact_at_cfg_1_is_ksampler_bit_for_bit,
-    test_exact_equals_ksampler,
-    test_inpaint_mask,
-    test_off_is_ksampler_bit_for_bit,
-    test_second_run_with_the_same_model_reloads_nothing,
-    test_start_and_end_steps,
-    test_two_masked_positives_against_one_negative,
-)
 from torch.profiler import ProfilerActivity, profile
 
 from hybrid_core.comfy_bridge import demo_models
@@ -30,7 +12,7 @@ from hybrid_core.comfy_bridge import demo_models
 
 def test_the_plane_that_was_asked_for_is_used(demo, session, plane):
     bring_up(session, demo["unet"])
-    host = session.partner().host
+    host = session.holdings().worker
     assert host.data_plane == plane, host.planes.reason
     watched = Watched(demo["unet"], session)
     sample(watched.model, "unet")

@@ -10,21 +10,11 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
+from harm import KIND, alive, next_run_works
 from helpers import Watched, bring_up, sample, wait_until
-from test_faults import (  # noqa: F401
-    KIND,
-    alive,
-    next_run_works,
-    test_arena_too_small_runs_locally_and_says_so,
-    test_free_ends_the_worker,
-    test_worker_hung_in_mid_step,
-    test_worker_killed_around_a_request,
-    test_worker_killed_between_runs,
-    test_worker_killed_in_mid_run_gives_the_same_bits,
-)
 
 from hybrid_core.comfy_bridge.session import Session
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 pytestmark = pytest.mark.slow
 WORKERS_BYTES = 256 << 20
@@ -32,7 +22,7 @@ LARGE = {"samples": torch.zeros(64, 48, 32, 32)}  # 12.6 MB: a copy takes long e
 
 
 def arena_class(session):
-    return type(session.partner().host._arena)
+    return type(session.holdings().worker._arena)
 
 
 @pytest.mark.parametrize("during", ["write", "read"])
@@ -41,7 +31,7 @@ def test_worker_killed_while_the_parent_copies(
 ):
     session = own_session()
     bring_up(session, model)
-    host, arena = session.partner().host, arena_class(session)
+    host, arena = session.holdings().worker, arena_class(session)
     copy, copies, pid = getattr(arena, during), [], host.pid
 
     def deadly(self, number, *arguments):
@@ -67,16 +57,16 @@ def test_worker_killed_while_it_copies_or_evaluates(
 ):
     session = own_session()
     bring_up(session, model)
-    post, posts = WorkerHost.post, []
+    post, posts = Host.post, []
 
-    def deadly(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
+    def deadly(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
         posts.append(op)
-        if posts.count("step") == 2 and op == "step":
+        if posts.count("evaluate") == 2 and op == "evaluate":
             threading.Timer(delay, os.kill, (self.pid, signal.SIGKILL)).start()
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", deadly)
+    monkeypatch.setattr(Host, "post", deadly)
     watched = Watched(model, session)
     seen = sample(watched.model, KIND, latent=LARGE, steps=8)
     monkeypatch.undo()
@@ -89,21 +79,21 @@ def test_worker_killed_while_it_copies_or_evaluates(
 def test_cancel_in_mid_step(own_session, model, partitioned, monkeypatch):
     session = own_session()
     bring_up(session, model)
-    pid, post, steps = session.partner().host.pid, WorkerHost.post, []
+    pid, post, steps = session.holdings().worker.pid, Host.post, []
 
-    def interrupting(self, op, fields, tensors=()):
-        number = post(self, op, fields, tensors)
-        if op == "step" and len(steps.append(number) or steps) == 3:
+    def interrupting(self, op, fields, *rest):
+        number = post(self, op, fields, *rest)
+        if op == "evaluate" and len(steps.append(number) or steps) == 3:
             comfy.model_management.interrupt_current_processing()
         return number
 
-    monkeypatch.setattr(WorkerHost, "post", interrupting)
+    monkeypatch.setattr(Host, "post", interrupting)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(Watched(model, session).model, KIND, steps=30)
     monkeypatch.undo()
     assert not comfy.model_management.processing_interrupted()
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid, "Cancel does not cost the worker"
+    assert session.holdings().worker.pid == pid, "Cancel does not cost the worker"
 
 
 class Narrow(Session):
@@ -120,14 +110,14 @@ class Narrow(Session):
 def test_worker_out_of_memory(own_session, model, partitioned):
     session = own_session(Narrow)
     bring_up(session, model)
-    pid = session.partner().host.pid
+    pid = session.holdings().worker.pid
     latent = {"samples": torch.zeros(256, 48, 32, 32)}  # 65,536 tokens
     watched = Watched(model, session)
     seen = sample(watched.model, KIND, latent=latent, steps=2)
     (said,) = watched.announced
     assert "memory" in said
-    assert session.partner().host.pid == pid, "the worker survives its own lack of memory"
+    assert session.holdings().worker.pid == pid, "the worker survives its own lack of memory"
     expected = sample(model, KIND, latent=latent, steps=2)
     assert (seen - expected).norm() / expected.norm() < 1e-4
     next_run_works(session, model, partitioned)
-    assert session.partner().host.pid == pid
+    assert session.holdings().worker.pid == pid

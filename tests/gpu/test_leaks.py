@@ -10,8 +10,7 @@ import comfy.model_management
 import psutil
 import pytest
 import torch
-from helpers import Watched, bring_up, sample
-from test_parallelism import FREE
+from helpers import FREE, Watched, bring_up, sample
 
 pytestmark = pytest.mark.alone
 RUNS = 200
@@ -29,7 +28,7 @@ def taken():
 
 def memory(session):
     """Of the GPU and resident: this process's and the worker's."""
-    worker = psutil.Process(session.partner().host.pid)
+    worker = psutil.Process(session.holdings().worker.pid)
     return {
         "gpu": taken(),
         "parent": psutil.Process().memory_info().rss,
@@ -76,7 +75,7 @@ def test_free_gives_the_workers_memory_back(demo, own_session):
     held = taken()
     comfy.model_management.unload_all_models()  # what /free does
     deadline = time.monotonic() + 10
-    while session.partner().host.pid is not None:
+    while session.holdings().worker.pid is not None:
         assert time.monotonic() < deadline, "the worker was not ended"
         time.sleep(0.05)
     time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The Parallelism stage on a GPU and both data planes: the tests of tests/comfy, in fp32."""
+"""The Parallelism stage on a GPU: every data plane gives the same."""
 
 from __future__ import annotations
 
@@ -7,31 +7,15 @@ import weakref
 import pytest
 import torch
 from helpers import Watched, bring_up, sample
-from test_parallelism import (  # noqa: F401
-    FREE,
-    KINDS,
-    test_a_lower_tolerance_is_closer,
-    test_a_network_that_cannot_be_cut_runs_exact_and_says_why,
-    test_adaptive_pipelines_samplers_that_call_once_a_step,
-    test_features_too_large_for_the_shared_memory,
-    test_few_steps,
-    test_inpaint_mask,
-    test_no_tolerance_is_mode_exact,
-    test_one_branch_is_pipelined_by_mode_adaptive,
-    test_paper_does_not_mix_regional_prompts,
-    test_paper_is_the_published_scheme,
-    test_samplers_that_are_not_safe_run_exact_and_say_why_once,
-    test_the_same_run_gives_the_same_bits,
-    test_two_masked_positives_and_an_area,
-)
 
+from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Settings
 from hybrid_core.telling.report import kinds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", demo_models.KINDS)
 @pytest.mark.parametrize(
     ("mode", "tuning"), [("adaptive", {}), ("paper", {"window": 9, "slope": 1e9, "length": 30})]
 )

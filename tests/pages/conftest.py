@@ -11,9 +11,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-for folder in (str(ROOT), str(HERE)):
-    if folder not in sys.path:
-        sys.path.append(folder)
+sys.path.append(str(HERE))
 
 from pages_tab import ARGUMENTS, Tab, front_end  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
@@ -22,20 +20,43 @@ from demo.server import serving  # noqa: E402
 
 FRONTENDS = ("1.47.12", "1.58.1")
 RENDERERS = ("classic", "nodes2")
-SCREENSHOTS = Path(os.environ.get("HYBRID_SCREENSHOTS", ROOT / ".dev" / "screenshots"))
+WANTED_SCREENSHOTS = os.environ.get("HYBRID_SCREENSHOTS")  # a folder: of every test
+SCREENSHOTS = Path(WANTED_SCREENSHOTS or ROOT / ".dev" / "screenshots")
+FAILED = pytest.StashKey[bool]()
 WANTED = ("COMFYUI_DIR", "HYBRID_FRONTENDS", "HYBRID_BROWSER")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "either_renderer: what it tests is drawn by neither")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Pages last: Playwright keeps an event loop in this thread, which other tests may want."""
     items.sort(key=lambda item: HERE in item.path.parents)
+    again = [item for item in items if _again(item)]
+    config.hook.pytest_deselected(items=again)
+    items[:] = [item for item in items if item not in again]
     missing = [name for name in WANTED if not os.environ.get(name)]
     if missing:
         reason = f"{missing[0]} is not set (python dev.py test sets it): no pages are tested"
         for item in items:
             if HERE in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _again(item) -> bool:
+    """Whether it is marked either_renderer and this is not the first one."""
+    marked = item.get_closest_marker("either_renderer") is not None
+    return marked and item.callspec.params["renderer"] != RENDERERS[0]
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +81,12 @@ def renderer(request):
 
 @pytest.fixture(scope="session")
 def server(frontend, tmp_path_factory):
-    """A server with this frontend, which has a second process to share the work with."""
+    """A server with this frontend, which has a second process to share the work with.
+
+    Its cores are the other way round than those of tests/comfy, beside which these tests run.
+    """
     folder = tmp_path_factory.mktemp("pages")
-    with serving(folder, front_end(frontend)) as running:
+    with serving(folder, front_end(frontend), device="cpu:0", core=1) as running:
         yield running
         assert running.process.poll() is None, "the server ended during the tests"
 
@@ -91,11 +115,12 @@ def shared_tab(open_tab):
 
 
 @pytest.fixture
-def tab(shared_tab, picture):
+def tab(request, shared_tab, picture):
     """The tab that the tests of one frontend and renderer share. Its errors fail the test."""
     shared_tab.errors.clear()
     yield shared_tab
-    picture(shared_tab)
+    if WANTED_SCREENSHOTS or shared_tab.errors or request.node.stash.get(FAILED, False):
+        picture(shared_tab)
     if shared_tab.server.get("/queue")["queue_running"]:  # a test failed in mid-run
         shared_tab.server.post("/interrupt", {})
     assert not shared_tab.errors

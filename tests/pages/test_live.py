@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import uuid
 
-import psutil
 import pytest
 from pages_graphs import rows_of, text_to_latent
 from pages_tab import DONE, until_shared
+from processes import workers
 
-LONG = 400  # steps: seconds longer than a slow page needs for a few redraws
-
-
-def workers(server):
-    """Processes of the server that were spawned for this pack."""
-    found = []
-    for child in psutil.Process(server.process.pid).children(recursive=True):
-        try:
-            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-        except psutil.Error:
-            continue  # it ended meanwhile
-    return found
+LONG = 200  # steps: seconds longer than a slow page needs for a few redraws
 
 
 @pytest.fixture

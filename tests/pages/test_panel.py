@@ -8,6 +8,7 @@ import pytest
 from pages_graphs import row_of, text_to_latent
 from pages_tab import until_shared
 
+pytestmark = pytest.mark.either_renderer
 TOGGLE = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.hybrid-ksampler')"
 LISTEN = """() => {
     window.toasts = [];

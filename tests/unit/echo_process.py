@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from hybrid_core.workers.process import entry
-
 
 class Inverter:
-    def load(self, fields, tensors):
-        return {"bytes": sum(t.numel() * t.element_size() for t in tensors)}
+    device = "cpu"
 
-    def conds(self, fields, tensors):
-        return {}
+    def load(self, data):
+        return sum(t.numel() * t.element_size() for t in data)
 
-    def step(self, fields, tensors):
+    def context(self, data):
+        return data
+
+    def evaluate(self, context, inputs, each):
         import torch
 
-        flat = [t.contiguous().reshape(-1).view(torch.uint8).bitwise_not() for t in tensors]
-        return [f.view(t.dtype).view(t.shape) for f, t in zip(flat, tensors, strict=True)], None
-
-    stage = step
-
-    def forget(self, fields):
-        return {}
+        flat = [t.contiguous().reshape(-1).view(torch.uint8).bitwise_not() for t in inputs]
+        return [f.view(t.dtype).view(t.shape) for f, t in zip(flat, inputs, strict=True)]
 
     def status(self):
         return {}
@@ -33,6 +28,15 @@ class Inverter:
         pass
 
 
-def main(*arguments):
-    entry.evaluator = lambda boot: Inverter()
-    entry.main(*arguments)
+def models(boot):
+    return Inverter()
+
+
+def hold_nothing(host):
+    """An evaluation is of something that the worker was told: here nothing, number 0."""
+    host.wait(host.post("conds", {"data": None, "context": 0}), "ok", 30)
+
+
+def exchange(host, sent, device=None):
+    """What comes back for `sent`."""
+    return host.wait(host.post("evaluate", {"context": 0}, sent), "result", 60, device=device)

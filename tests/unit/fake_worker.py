@@ -19,12 +19,13 @@ from fake_cuda_machine import Machine
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import CudaFailed, PlaneUnavailable, WorkerDied
 from hybrid_core.transport import wire
+from hybrid_core.transport.carry import carry
 from hybrid_core.transport.channel import Channel
-from hybrid_core.transport.choice import plane_choice
 from hybrid_core.transport.choice.agreement import Side
 from hybrid_core.transport.choice.data_planes import DataPlanes
-from hybrid_core.workers.process import host, loop
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process import loop
+from hybrid_core.workers.process.host import Means
+from hybrid_core.workers.process.worker import ProcessWorker
 
 STOP = wire.encode("stop", 0, {})
 
@@ -32,18 +33,20 @@ STOP = wire.encode("stop", 0, {})
 class Echo:
     """Answers with what it was sent."""
 
+    device = torch.device("cpu")
+
     def __init__(self):
         self.loaded = []
 
-    def load(self, fields, tensors):
-        self.loaded.append(len(tensors))
-        return {"loads": len(self.loaded)}
+    def load(self, data):
+        self.loaded.append(data)
+        return len(self.loaded)
 
-    def conds(self, fields, tensors):
-        return {}
+    def context(self, data):
+        return data
 
-    def step(self, fields, tensors):
-        return list(tensors), None
+    def evaluate(self, context, inputs, each):
+        return list(inputs)
 
     def status(self):
         return {"loads": len(self.loaded)}
@@ -56,7 +59,7 @@ class Echo:
 
 
 class ThreadProcess:
-    """What WorkerHost asks of a process."""
+    """What Host asks of a process."""
 
     def __init__(self, number, arguments, machine, calls, make_ipc):
         connection, ticket = arguments[:2]
@@ -86,13 +89,14 @@ class ThreadProcess:
         name, machine = self._name, self._machine
 
         class Watching(Channel):
-            def send(self, op, number, **fields):
+            def send(self, op, number, *waits, **fields):
                 if op == "result":
                     machine.message(name)
-                super().send(op, number, **fields)
+                super().send(op, number, *waits, **fields)
 
-        with loops_parts(block, planes, Watching), contextlib.suppress(CudaFailed, WorkerDied):
-            loop.serve(self._connection, None, self, 0, Echo)
+        with contextlib.suppress(CudaFailed, WorkerDied):
+            channel = Watching(self._connection, wire.REQUESTS)
+            loop.serve(channel, planes(block), self, Echo)
         self.exitcode = 0
 
     def is_alive(self):
@@ -112,33 +116,8 @@ class ThreadProcess:
         pass
 
 
-_patching = threading.Lock()
-
-
-@contextlib.contextmanager
-def loops_parts(block, planes, channel):
-    """What loop.serve makes for itself, while it makes it."""
-    with _patching:
-        before = loop.attach, loop.DataPlanes, loop.Channel
-        made = threading.Event()
-
-        def all_made(_):
-            made.set()
-            return planes(block)
-
-        loop.attach, loop.DataPlanes, loop.Channel = lambda _: block, all_made, channel
-        restore = threading.Thread(target=lambda: (made.wait(5), _put_back(before)))
-        restore.start()
-    yield
-    restore.join()
-
-
-def _put_back(before):
-    loop.attach, loop.DataPlanes, loop.Channel = before
-
-
 class World:
-    """A WorkerHost whose worker is on GPU 1 of a machine; the parent computes on GPU 0."""
+    """A Host whose worker is on GPU 1 of a machine; the parent computes on GPU 0."""
 
     def __init__(self, monkeypatch, **settings):
         self.machine = Machine(seed=1)
@@ -147,16 +126,11 @@ class World:
         self.harm = lambda number, calls: None  # of each new worker's calls
         self.no_ipc = {"parent": None, "worker": None}  # why cuda.bindings is missing
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(
-            plane_choice,
-            "Side",
-            partial(Side, pinned_calls=lambda: self.ours, ipc_calls=lambda: self._ipc("parent")),
-        )
-        monkeypatch.setattr(host.spawning, "start", self._start)
-        monkeypatch.setattr(host, "Channel", self._channel())
+        side = partial(Side, pinned_calls=lambda: self.ours, ipc_calls=lambda: self._ipc("parent"))
+        means = Means(start=self._start, channel=self._channel(), side=side)
         device = WorkerDevice("GPU 1", {}, uuid="GPU-1", parents_gpu=0)
         defaults = {"slot_bytes": 8192, "plane_seconds": 20.0}
-        self.host = WorkerHost(device, Settings(**(defaults | settings)), {})
+        self.host = ProcessWorker(device, Settings(**(defaults | settings)), Echo, {}, means)
 
     def _ipc(self, process):
         if self.no_ipc[process] is not None:
@@ -174,10 +148,10 @@ class World:
         machine = self.machine
 
         class Watching(Channel):
-            def send(self, op, number, **fields):
-                if op in ("probe", "step", "conds", "status"):
+            def send(self, op, number, *waits, **fields):
+                if op in ("probe", "evaluate", "conds", "status"):
                     machine.message("parent")
-                super().send(op, number, **fields)
+                super().send(op, number, *waits, **fields)
 
         return Watching
 
@@ -187,11 +161,12 @@ class World:
         while not self.host.ready():
             assert time.monotonic() < deadline, "it did not come up"
             time.sleep(0.005)
+        self.host.hold(0, carry(None), lambda: None)
         return self.host
 
     def exchange(self, tensor):
         """`tensor` of GPU 0 to the worker and back."""
-        number = self.host.post("step", {}, [self.ours.place(tensor, 0)])
+        number = self.host.post("evaluate", {"context": 0}, [self.ours.place(tensor, 0)])
         reply = self.host.wait(number, "result", 10, device=torch.device("cuda", 0))
         self.ours.settle()
         return reply.tensors[0]

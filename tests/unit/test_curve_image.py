@@ -37,8 +37,6 @@ def report(letters=KINDS, **changes):
                 own_seconds=0.035,
             )
         )
-    made.pipelined, made.partitioned = letters.count("p"), letters.count("E")
-    made.local, made.single = letters.count("L"), letters.count("s")
     return json.dumps(made.data() | changes)
 
 

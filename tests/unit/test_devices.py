@@ -209,7 +209,7 @@ def test_the_parents_second_gpu_is_left_to_it_when_it_computes_there(stage):
     assert devices.for_worker(torch.device("cuda", 1), None).uuid == gpus[2].uuid
 
 
-def test_one_gpu(stage):
+def test_one_gpu_is_told_as_no_second_one(stage):
     stage(machine("3090"))
     assert refused(OWN, None) == (
         "there is no second GPU: ComfyUI sees 1, and this machine has no other"
@@ -228,14 +228,14 @@ def test_one_visible_gpu_without_nvml(stage):
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
-def test_no_nvidia_gpu(stage, device):
+def test_no_nvidia_gpu_is_told_with_the_device_in_use(stage, device):
     stage(machine("3090"), "")
     said = refused(torch.device(device), None)
     assert said.startswith(f"there is no second GPU: ComfyUI sees 0 and computes on {device}; ")
     assert "torch sees 0" in refused(torch.device(device), None, "torch")
 
 
-def test_amd(stage, monkeypatch):
+def test_an_amd_gpu_has_no_second_process(stage, monkeypatch):
     stage(machine("3090", "3090"))
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "on an AMD GPU; a second process is for NVIDIA GPUs" in refused(OWN, None)
@@ -257,7 +257,7 @@ def test_divided_gpus_are_left_out(stage):
     assert "the others are divided (MIG: GPU 1, NVIDIA A100)" in refused(OWN, None)
 
 
-def test_a_wish_decides(stage):
+def test_a_wish_decides_which_device_the_worker_gets(stage):
     gpus = machine("3090", "4090", "3090")
     stage(gpus, "0")
     assert devices.for_worker(OWN, "cuda:1").uuid == gpus[1].uuid

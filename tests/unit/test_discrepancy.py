@@ -63,7 +63,7 @@ def test_prediction_is_epsilon_and_velocity():
     assert torch.allclose(prediction(flow, clean, sigma), noise - clean, atol=1e-5)
 
 
-def test_projection():
+def test_projection_is_the_share_of_the_slope_from_0_to_1():
     slope = torch.randn(1, 4, 8, 8)
     assert projection([0.3 * slope], [slope]).item() == pytest.approx(0.3, abs=1e-5)
     assert projection([-slope], [slope]).item() == 0

@@ -41,7 +41,7 @@ def spans(sizes, start):
     return found
 
 
-def test_cuts_of_a_chain():
+def test_a_chain_is_cut_after_each_block_but_the_last():
     assert chain(4) == [Cut(0, 0), Cut(0, 1), Cut(0, 2)]
     assert chain(1) == chain(0) == []
 

@@ -16,6 +16,7 @@ from fake_cuda import FakeCalls
 from fake_cuda_machine import Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import raw
 
 from hybrid_core.errors import (
     ArenaTooSmall,
@@ -88,10 +89,6 @@ def random_bytes(shape, dtype, seed):
     most = 2 if dtype == torch.bool else 256
     data = torch.randint(0, most, (size,), dtype=torch.uint8, generator=generator)
     return data.view(dtype).view(shape)
-
-
-def raw(tensor):
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 tensors = st.tuples(
@@ -174,8 +171,9 @@ def test_a_dead_worker_does_not_hold_up_the_parent():
     both.machine.die("worker")
     for number in (2, 3, 4):
         both.parent.write(number, [both.ours.place(torch.ones(8), 0)])
-    both.ours.settle()
     both.parent.close()
+    assert not any(both.machine.queues.values()), "everything the parent enqueued has run"
+    assert (both.machine.problems, both.machine.left()) == ([], [])
 
 
 def without_record(monkeypatch, both):

@@ -15,7 +15,8 @@ from hybrid_core.errors import ConfigError, WorkerDied
 from hybrid_core.telling.report import Report
 from hybrid_core.transport.choice import planes
 from hybrid_core.transport.choice.selftest import exchanges
-from hybrid_core.workers.lease import Partner, Run
+from hybrid_core.workers.holdings import Holdings
+from hybrid_core.workers.lease import Lease
 
 GPU_WORKER = WorkerDevice("GPU 1", {}, uuid="GPU-1")
 TENSOR = torch.arange(1000, dtype=torch.float32).reshape(10, 100)
@@ -37,7 +38,7 @@ def works(world, plane):
     assert world.host.data_plane == plane
     for _ in range(3):
         if plane == "host":
-            number = world.host.post("step", {}, [TENSOR])
+            number = world.host.post("evaluate", {"context": 0}, [TENSOR])
             assert torch.equal(world.host.wait(number, "result", 10).tensors[0], TENSOR)
         else:
             assert torch.equal(world.exchange(TENSOR), TENSOR)
@@ -81,8 +82,8 @@ def test_the_check_does_not_wait_for_what_the_prompt_has_enqueued(world):
 
 def test_weights_go_through_host_memory(world):
     world.bring_up()
-    number = world.host.post_any_size("load", {}, [torch.randn(9000)])
-    assert world.host.wait(number, "ok", 10).fields["loads"] == 1
+    number = world.host.post_any_size("load", {"data": None}, [torch.randn(9000)])
+    assert world.host.wait(number, "ok", 10).fields["portrait"] == 1
     works(world, "cuda_ipc")
 
 
@@ -233,7 +234,7 @@ def test_the_worker_is_ended_while_a_plane_is_chosen(world):
     while not world.host.planes.under_way and time.monotonic() < deadline:
         world.host.ready()
     time.sleep(0.15)
-    world.host.kill("test")
+    world.host.end("test")
     assert (world.machine.left(), world.machine.problems) == ([], [])
     world.bring_up()
     works(world, "cuda_ipc")
@@ -245,7 +246,7 @@ def test_a_worker_that_dies_when_another_plane_is_wanted(world):
     world.host.planes.want("host")
     with pytest.raises(WorkerDied, match="while a data plane was chosen"):
         world.bring_up()
-    world.host.kill("test")
+    world.host.end("test")
     assert (world.machine.left(), world.machine.problems) == ([], [])
     world.bring_up()
     works(world, "host")
@@ -253,21 +254,20 @@ def test_a_worker_that_dies_when_another_plane_is_wanted(world):
 
 def test_another_plane_is_taken_without_another_worker(world):
     world.bring_up()
-    number = world.host.post("load", {}, [TENSOR])
+    number = world.host.post("load", {"data": None}, [TENSOR])
     world.host.wait(number, "ok", 10)
     for plane in ("host", "cuda_ipc", "host_pinned", "auto"):
         world.host.planes.want(plane)
         world.bring_up()
         assert world.host.data_plane == ("cuda_ipc" if plane == "auto" else plane)
-    number = world.host.post("status", {})
-    assert world.host.wait(number, "ok", 10).fields["loads"] == 1
+    assert world.host.status(10)["loads"] == 1
     assert len(world.workers) == 1
     works(world, "cuda_ipc")
 
 
 def test_no_plane_is_changed_while_a_request_is_under_way(world):
     world.bring_up()
-    number = world.host.post("load", {}, [TENSOR])
+    number = world.host.post("load", {"data": None}, [TENSOR])
     world.host.planes.want("host")
     assert world.host.ready()
     world.host.wait(number, "ok", 10)
@@ -327,20 +327,27 @@ def test_wrong_words_are_refused():
 # what a run says of it
 
 
+class Asked(Exception):
+    """For the model."""
+
+
 class NoModel:
     key = base_key = name = "m"
+
+    def needed_bytes(self):
+        raise Asked
 
 
 def test_a_run_reports_the_plane_and_a_forced_one_that_failed(world):
     world.no_ipc["parent"] = "none"
     for wanted in ("auto", "cuda_ipc"):
         report = Report()
-        run = Run(Partner(world.host), NoModel(), lambda: None, report, Tuning(data_plane=wanted))
-        run._check_room = lambda: next(iter(()))
+        tuning = Tuning(data_plane=wanted)
+        lease = Lease(Holdings(world.host), NoModel(), lambda: None, report, tuning)
         deadline = time.monotonic() + 20
-        with pytest.raises(StopIteration):
+        with pytest.raises(Asked):
             while time.monotonic() < deadline:
-                run.ready()
+                lease.ready()
         assert report.data()["data_plane"] == "host_pinned"
         assert report.data()["data_plane_reason"] == "cuda_ipc: none"
         said = "data plane cuda_ipc could not be used, host_pinned was (cuda_ipc: none)"

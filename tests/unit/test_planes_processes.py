@@ -10,26 +10,25 @@ import time
 import echo_process
 import pytest
 import torch
+from tensors import raw
 
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import WorkerDied
+from hybrid_core.transport.carry import carry
 from hybrid_core.transport.headers import DTYPES
-from hybrid_core.workers.process import host as host_module
-from hybrid_core.workers.process.host import WorkerHost
+from hybrid_core.workers.process.host import Host
 
 EXCHANGES = 500
 
 
 @pytest.fixture(scope="module")
 def host():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host_module.entry, "main", echo_process.main)
-        device = WorkerDevice("cpu:0", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, (0,))
-        made = WorkerHost(device, Settings(slot_bytes=1 << 20), {})
-        bring_up(made)
-        yield made
-        made.stop()
-        assert made.pid is None
+    device = WorkerDevice("cpu:0", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, (0,))
+    made = Host(device, Settings(slot_bytes=1 << 20), echo_process.models, {})
+    bring_up(made)
+    yield made
+    made.stop()
+    assert made.pid is None
 
 
 def bring_up(host):
@@ -38,10 +37,7 @@ def bring_up(host):
     while not host.ready():
         assert time.monotonic() < deadline, "the worker did not come up"
         time.sleep(0.02)
-
-
-def raw(tensor):
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    echo_process.hold_nothing(host)
 
 
 def test_random_exchanges_come_back_byte_for_byte(host):
@@ -53,7 +49,7 @@ def test_random_exchanges_come_back_byte_for_byte(host):
             dtype = DTYPES[chance.choice([name for name in DTYPES if name != "bool"])]
             count, start = int(2 ** chance.uniform(0, 14)), 64 * chance.randrange(8192)
             sent.append(pool[start : start + count * dtype.itemsize].view(dtype))
-        reply = host.wait(host.post("step", {}, sent), "result", 30)
+        reply = echo_process.exchange(host, sent)
         for one, other in zip(reply.tensors, sent, strict=True):
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
             assert torch.equal(raw(one), raw(other).bitwise_not())
@@ -70,18 +66,19 @@ def test_there_is_nothing_to_choose_without_gpus(host):
     assert host.data_plane_reason is None
 
 
-def test_pieces(host):
+def test_a_message_larger_than_a_slot_arrives_whole(host):
     sent = [torch.randn(700_000), torch.arange(9)]
-    number = host.post_any_size("load", {}, sent)
-    assert host.wait(number, "ok", 30).fields["bytes"] == 700_000 * 4 + 9 * 8
+    replica = carry(sent)
+    number = host.post_any_size("load", {"data": replica.tree}, replica.tensors)
+    assert host.wait(number, "ok", 30).fields["portrait"] == 700_000 * 4 + 9 * 8
 
 
 def test_a_worker_killed_between_and_in_messages(host):
     os.kill(host.pid, signal.SIGKILL)
     with pytest.raises(WorkerDied):
         for _ in range(100):
-            host.wait(host.post("step", {}, [torch.ones(100_000)]), "result", 30)
-    host.kill("test")
+            echo_process.exchange(host, [torch.ones(100_000)])
+    host.end("test")
     bring_up(host)
-    reply = host.wait(host.post("step", {}, [torch.zeros(4)]), "result", 30)
+    reply = echo_process.exchange(host, [torch.zeros(4)])
     assert torch.equal(raw(reply.tensors[0]), torch.full((16,), 255, dtype=torch.uint8))

@@ -41,7 +41,7 @@ def published_rule(curve, parameters, steps):
     return (tau1, min(tau1 + parameters.length, steps)) if tau1 is not None else None
 
 
-def replay(policy, steps, seen, bend=None):
+def replay(policy, steps, seen, bend=None, either=False):
     """Decisions over a run, one letter a step: E exact, p of the cond branch, u of the uncond."""
     kinds, known = "", None
     for step in range(steps):
@@ -49,7 +49,7 @@ def replay(policy, steps, seen, bend=None):
         branch = policy.choose(step, known, only) if known else None
         if branch is None:
             policy.saw_exact(step, replace(seen(step), bend=bend))
-            known = Known.by_exact(step)
+            known = Known.by_exact(step, either=either)
         else:
             joins, known = known.joins(branch, step), known.by(branch, step)
             policy.saw_pipelined(Seen(None, seen(step).guidance_drift if joins else None))
@@ -139,8 +139,9 @@ drifts = st.floats(0, 1, allow_nan=False)
 def test_adaptive_keeps_its_promises(drift, features, tolerance, gap, alternates, bend):
     lengths = [0.05] * 30
     policy = Adaptive(tolerance, lengths, 5.0, gap)
-    policy.alternates = alternates
-    kinds = replay(policy, 30, lambda step: Seen(0.1, drift[step], features[step]), bend)
+    kinds = replay(
+        policy, 30, lambda step: Seen(0.1, drift[step], features[step]), bend, alternates
+    )
     assert kinds[:FIRST_EXACT] == "E" * FIRST_EXACT
     assert alternates or "u" not in kinds
     assert "Eu" not in kinds, "features of the cond branch are what an exact step leaves"
@@ -180,23 +181,23 @@ def test_adaptive_leaves_where_a_drift_rises():
     assert kinds[21:] == "E" * 9
 
 
-def alternating(tolerance, cfg=5.0):
-    policy = Adaptive(tolerance, [0.05] * 40, cfg)
-    policy.alternates = True
-    return policy
+def alternating(drift, bend, cfg=5.0):
+    """A run whose pipelined steps may evaluate either branch."""
+    policy = Adaptive(0.02, [0.05] * 40, cfg)
+    return replay(policy, 40, lambda _: Seen(0.1, drift, 0.0), bend, either=True)
 
 
 def test_the_uncond_branch_is_evaluated_where_that_renews_the_difference():
-    kinds = replay(alternating(0.02), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=0.001)
+    kinds = alternating(drift=0.02, bend=0.001)
     assert kinds.count("u") >= 8 and "uu" not in kinds
     cond_only = replay(Adaptive(0.02, [0.05] * 40, 5.0), 40, lambda _: Seen(0.1, 0.02, 0.0))
     assert kinds.count("E") < cond_only.count("E")
 
 
 def test_the_uncond_branch_is_left_alone_where_it_shows_nothing_new():
-    rough = replay(alternating(0.02), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=1.0)
+    rough = alternating(drift=0.02, bend=1.0)
     assert "u" not in rough and "p" in rough
-    unguided = replay(alternating(0.02, cfg=1.0), 40, lambda _: Seen(0.1, 0.02, 0.0), bend=0.0)
+    unguided = alternating(drift=0.02, bend=0.0, cfg=1.0)
     assert "u" not in unguided and "p" in unguided
 
 

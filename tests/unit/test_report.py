@@ -10,27 +10,27 @@ from hybrid_core.telling.report import Report, StepRecord
 @pytest.fixture
 def report():
     """Three exact steps of 10 ms a branch, four pipelined ones; the first had nothing ahead."""
-    made = Report("adaptive", total=7, partitioned=3, pipelined=4, stages=3, stage_seconds=0.012)
-    made.own_stage_seconds, made.stage_wait_seconds = 0.016, 0.004
+    made = Report("adaptive", total=7)
     for number, kind in enumerate("EEpppEp"):
-        exact = kind == "E"
-        made.steps.append(
-            StepRecord(
-                number, kind="exact" if exact else "pipelined", seconds=0.011 if exact else 0.006,
-                own_seconds=0.010 if exact else 0.004,
-            )
-        )  # fmt: skip
+        if kind == "E":
+            times = {"seconds": 0.011, "own_seconds": 0.010, "worker_seconds": 0.008}
+        else:
+            times = {"seconds": 0.006, "own_seconds": 0.004}
+        if kind == "p" and number > 2:
+            times |= {"worker_seconds": 0.004, "waited_seconds": 0.001}
+        kind = "exact" if kind == "E" else "pipelined"
+        made.steps.append(StepRecord(number, kind=kind, **times))
     return made
 
 
-def test_ratios_and_stages(report):
+def test_ratios_and_stages_follow_from_the_steps(report):
     assert report.ideal == pytest.approx(14 / (3 + 4 / 2))
     assert report.ratio == pytest.approx(7 * 0.020 / (3 * 0.011 + 4 * 0.006))
     assert report.tau == (2, 7)
 
 
 def test_other_evaluations_of_one_branch_change_no_ratio_of_steps(report):
-    report.single = 7
+    report.steps += [StepRecord(kind="single") for _ in range(7)]
     assert report.ideal == pytest.approx((14 + 7) / (3 + 4 / 2 + 7))
 
 
@@ -38,6 +38,7 @@ def test_means_are_of_what_there_was(report):
     times = report.data()["ms"]
     assert times["worker_stage"] == 4.0, "of three stages that the worker evaluated ahead"
     assert (times["pipelined_own"], times["pipelined_wait"]) == (4.0, 1.0)
+    assert (times["exact_own"], times["exact_wait"], times["exact_added"]) == (10.0, None, 1.0)
     assert times["alone"] is None
 
 

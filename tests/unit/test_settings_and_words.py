@@ -32,7 +32,7 @@ def test_settings_out_of_range_are_refused(wrong, said):
         Settings(**wrong)
 
 
-def test_processor_cores():
+def test_processor_cores_are_read_with_as_many_threads():
     device = processor_cores("cpu:2,3")
     assert (device.cores, device.environment["OMP_NUM_THREADS"]) == ((2, 3), "2")
 
@@ -43,7 +43,7 @@ def test_wrong_cores_are_refused(text):
         processor_cores(text)
 
 
-def test_mode_words():
+def test_a_mode_that_is_none_lists_the_modes():
     assert check_mode("off") == "off"
     with pytest.raises(ConfigError, match="expected one of adaptive, paper, exact, off"):
         check_mode("")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-import multiprocessing
 import os
-import threading
-import time
 import uuid
 
 import pytest
@@ -19,15 +16,12 @@ from hybrid_core.errors import (
     ArenaTooSmall,
     NotPartitionable,
     ProtocolError,
-    WorkerDied,
-    WorkerTimeout,
 )
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas import shared_memory
 from hybrid_core.transport.arenas.host_arena import HostArena, block_bytes
 from hybrid_core.transport.bulk import Assembly, pieces
 from hybrid_core.transport.carry import flatten, unflatten
-from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.headers import DTYPES, check_header
 
 
@@ -45,8 +39,8 @@ def random_tensor(dtype, shape=(3, 5)):
 
 
 def test_message_comes_back():
-    data = wire.encode("step", 7, {"context": 3})
-    assert wire.decode(data, wire.REQUESTS) == {"op": "step", "seq": 7, "context": 3}
+    data = wire.encode("evaluate", 7, {"context": 3})
+    assert wire.decode(data, wire.REQUESTS) == {"op": "evaluate", "seq": 7, "context": 3}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +49,10 @@ def test_message_comes_back():
         (b"\x80\x04N.", "not JSON"),
         (b"[1]", "expected an object"),
         (b'{"op": "result", "seq": 1}', "asks for 'result'"),
-        (b'{"op": "step"}', "'seq' is None"),
-        (b'{"op": "step", "seq": true}', "'seq' is True"),
-        (b'{"op": "step", "seq": -1}', "'seq' is -1"),
-        (b'{"op": "step", "seq": 1.5}', "'seq' is 1.5"),
+        (b'{"op": "evaluate"}', "'seq' is None"),
+        (b'{"op": "evaluate", "seq": true}', "'seq' is True"),
+        (b'{"op": "evaluate", "seq": -1}', "'seq' is -1"),
+        (b'{"op": "evaluate", "seq": 1.5}', "'seq' is 1.5"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
@@ -249,51 +243,6 @@ def test_tree_that_is_too_deep_is_refused():
         tree = {"l": [tree]}
     with pytest.raises(ProtocolError, match="deeper"):
         unflatten(tree, [])
-
-
-# the pipe
-
-
-@pytest.fixture
-def ends():
-    ours, theirs = multiprocessing.Pipe()
-    yield Channel(ours, wire.REPLIES), theirs
-    ours.close()
-
-
-def test_deadline(ends):
-    channel, _ = ends
-    began = time.monotonic()
-    with pytest.raises(WorkerTimeout, match="no answer within 0.2 s"):
-        channel.receive(0.2)
-    assert 0.15 < time.monotonic() - began < 2
-
-
-def test_tick_runs_while_waiting_and_may_raise(ends):
-    channel, _ = ends
-
-    def cancelled():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        channel.receive(10, cancelled)
-
-
-def test_a_message_that_comes_while_waiting(ends):
-    channel, theirs = ends
-    send = threading.Timer(0.1, theirs.send_bytes, [wire.encode("ok", 1, {})])
-    send.start()
-    assert channel.receive(10)["seq"] == 1
-    send.join()
-
-
-def test_end_of_the_pipe_is_the_workers_death(ends):
-    channel, theirs = ends
-    theirs.close()
-    with pytest.raises(WorkerDied):
-        channel.receive(10)
-    with pytest.raises(WorkerDied):
-        channel.send("step", 1)
 
 
 # shared memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from mmap import mmap
 
 import torch
@@ -20,10 +21,13 @@ log = logging.getLogger("hybrid_ksampler")
 class PlaneChoice:
     """Begins on shared host memory with each new worker; a choice is made when it is up."""
 
-    def __init__(self, device: WorkerDevice, settings: Settings):
+    def __init__(
+        self, device: WorkerDevice, settings: Settings, make_side: Callable[..., Side] = Side
+    ):
+        """make_side: of this process, from the shared block and the worker's device."""
         self.plane = planes.HOST
         self.reason: str | None = None  # why it is not a better one, or the wanted one
-        self._device, self._settings = device, settings
+        self._device, self._settings, self._make_side = device, settings, make_side
         self._wanted = settings.data_plane
         self._chosen_for: str | None = None  # what was wanted then
         self._agreement: Agreement | None = None
@@ -48,7 +52,7 @@ class PlaneChoice:
     def up_to_date(self) -> bool:
         return self._chosen_for == self._wanted
 
-    def begin(self, channel: Channel, block: mmap, present: Arena, number: int) -> bool:
+    def choose(self, channel: Channel, block: mmap, present: Arena, number: int) -> bool:
         """Begin to choose. True when there is nothing to choose."""
         self._chosen_for = self._wanted
         on_gpus = not self._device.cores and torch.cuda.is_available()
@@ -59,7 +63,7 @@ class PlaneChoice:
         self.reason = "; ".join(reasons) or None
         if self.plane == planes.HOST and order == [planes.HOST]:
             return True
-        side, seconds = Side(block, self._device), self._settings.plane_seconds
+        side, seconds = self._make_side(block, self._device), self._settings.plane_seconds
         self._agreement = Agreement(channel, side, order, present, number, seconds)
         return False
 

@@ -1,4 +1,4 @@
-"""The parent's side of the worker: start it, ask it, stop it.
+"""The parent's side of the worker's process: start it, send requests, take replies, end it.
 
 One request is under way at a time. A request that is given up stays "outstanding" until its reply
 has come in and was dropped; meanwhile `idle()` is False and callers evaluate in the parent.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -32,11 +33,14 @@ from hybrid_core.transport.arenas.host_arena import HostArena, block_bytes
 from hybrid_core.transport.arenas.shared_memory import SharedMemory
 from hybrid_core.transport.bulk import pieces
 from hybrid_core.transport.channel import Channel
+from hybrid_core.transport.choice.agreement import Side
 from hybrid_core.transport.choice.plane_choice import PlaneChoice
+from hybrid_core.workers.contract import Tick
+from hybrid_core.workers.evaluator import Models
 from hybrid_core.workers.process import entry, spawning
 
 log = logging.getLogger("hybrid_ksampler")
-Tick = Callable[[], None]
+MakeModels = Callable[[Mapping[str, Any]], Models]  # of an importable module, light to import
 
 
 @dataclass
@@ -45,10 +49,32 @@ class Reply:
     tensors: list[torch.Tensor]
 
 
-class WorkerHost:
-    """One worker process on `device`, started on first use and started anew after a failure."""
+@dataclass(frozen=True)
+class Means:
+    """What a process and its connection are made of."""
 
-    def __init__(self, device: WorkerDevice, settings: Settings, boot: Mapping[str, Any]):
+    start: Callable[..., BaseProcess] = spawning.start
+    pipe: Callable[[], tuple[Connection, Connection]] = spawning.pipe
+    memory: Callable[[int], SharedMemory] = SharedMemory
+    channel: Callable[..., Channel] = Channel
+    side: Callable[..., Side] = Side
+
+
+USUAL = Means()
+
+
+class Host:
+    """One process on `device`, started on first use and started anew after a failure."""
+
+    def __init__(
+        self,
+        device: WorkerDevice,
+        settings: Settings,
+        make_models: MakeModels,
+        boot: Mapping[str, Any],
+        means: Means = USUAL,
+    ):
+        """make_models: called in the worker with `boot`, primitives that tell of this process."""
         self.device = device
         self.settings = settings
         self.lock = threading.RLock()  # the prompt's thread against the janitor
@@ -58,15 +84,16 @@ class WorkerHost:
         self.last_used = time.monotonic()
         self.epoch = 0  # counts the processes: what was told to an earlier one is forgotten
         self.bytes_sent = self.bytes_received = 0
-        self._boot = boot
+        self._make_models, self._boot, self._means = make_models, boot, means
         self._process: BaseProcess | None = None
         self._channel: Channel | None = None
-        self.planes = PlaneChoice(device, settings)
+        self.planes = PlaneChoice(device, settings, means.side)
         self._host_arena: HostArena | None = None  # of the shared memory, whatever the plane
         self._arena: Arena | None = None
         self._memory: SharedMemory | None = None
         self._number = self._born = 0  # numbers of requests go on over all processes
         self._outstanding: int | None = None
+        self._given_up_at: float | None = None  # the outstanding request
         self._ready = False
 
     @property
@@ -78,6 +105,10 @@ class WorkerHost:
     def data_plane_reason(self) -> str | None:
         """Why not in a better way, or in the wanted one."""
         return self.planes.reason
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None
 
     @property
     def under_way(self) -> int | None:
@@ -99,19 +130,23 @@ class WorkerHost:
         environment, boot = dict(self.device.environment), dict(self._boot)
         with ExitStack() as opened, ExitStack() as on_failure:
             try:
-                ours, theirs = spawning.pipe()
+                ours, theirs = self._means.pipe()
                 opened.callback(theirs.close)
                 on_failure.callback(ours.close)
-                memory = SharedMemory(block_bytes(self.settings.slot_bytes))
+                memory = self._means.memory(block_bytes(self.settings.slot_bytes))
                 opened.callback(memory.close_descriptor)
-                process = spawning.start(
-                    entry.main, (theirs, memory.ticket(), environment, self.device.cores, boot)
-                )
+                process = self._means.start(
+                    entry.main,
+                    (
+                        theirs, memory.ticket(), environment, self.device.cores,
+                        self._make_models, boot,
+                    ),
+                )  # fmt: skip
             except OSError as error:
                 raise WorkerFailed(f"the worker's process could not be started: {error}") from error
             on_failure.pop_all()
         self._process, self._memory = process, memory
-        self._channel = Channel(ours, wire.REPLIES)
+        self._channel = self._means.channel(ours, wire.REPLIES)
         self._arena = self._host_arena = HostArena(memory.map, parent=True)
         self._born, self._outstanding, self._ready = self._number, 0, False
         self.epoch += 1
@@ -137,14 +172,14 @@ class WorkerHost:
     def _choose_plane(self) -> bool:
         assert self._memory is not None
         arena, channel = self._require_arena(), self._require_channel()
-        self._ready = self.planes.begin(channel, self._memory.map, arena, self._number)
+        self._ready = self.planes.choose(channel, self._memory.map, arena, self._number)
         return self._ready and self._up()
 
     def _plane_taken(self) -> bool:
         try:
             taken = self.planes.taken()
         except PlaneUnavailable as error:
-            self.kill(str(error))
+            self.end(str(error))
             self.start()
             return False
         if taken is None:
@@ -166,9 +201,19 @@ class WorkerHost:
                 self._outstanding = None
                 if message["op"] == "failed" and message["seq"] == 0:
                     raise WorkerFailed(f"the worker did not come up: {wire.text(message, 'error')}")
+        given_up = self._given_up_at
+        limit = self.settings.request_seconds
+        if self._outstanding and given_up is not None and time.monotonic() - given_up > limit:
+            raise WorkerTimeout(f"the worker does not answer (waited {limit:.0f} s)")
         return self._outstanding is None
 
-    def post(self, op: str, fields: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> int:
+    def post(
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        tensors: Sequence[torch.Tensor] = (),
+        tick: Tick | None = None,
+    ) -> int:
         """Send a request whose tensors fit into one slot. Its number, for `wait`.
 
         Raises ArenaTooSmall, WorkerDied, ProtocolError (also for a request under way).
@@ -178,9 +223,11 @@ class WorkerHost:
         number = self._number + 1
         arena = self._require_arena(op)
         headers = arena.write(number, tensors)
-        self._require_channel().send(op, number, **fields, tensors=headers)
-        self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         self._number = self._outstanding = number
+        self._given_up_at, waits = None, (tick, self.settings.request_seconds)
+        with self._given_up_where_it_raises():
+            self._require_channel().send(op, number, *waits, **fields, tensors=headers)
+        self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
         arena.finish()
         self.last_used = time.monotonic()
         return number
@@ -195,12 +242,12 @@ class WorkerHost:
         """Like `post`, for tensors of any size: what does not fit goes ahead in pieces."""
         slot = self._require_arena().slot_bytes
         if sum(t.numel() * t.element_size() + 64 for t in tensors) <= slot:
-            return self.post(op, fields, tensors)
+            return self.post(op, fields, tensors, tick)
         for piece in pieces(tensors, slot):
             fields_of_piece = {"index": piece.index, "start": piece.start, "whole": piece.whole}
-            number = self.post("chunk", fields_of_piece, [piece.data])
+            number = self.post("chunk", fields_of_piece, [piece.data], tick)
             self.wait(number, "more", self.settings.request_seconds, tick)
-        return self.post(op, {**fields, "pieced": len(tensors)})
+        return self.post(op, {**fields, "pieced": len(tensors)}, (), tick)
 
     def wait(
         self,
@@ -221,7 +268,8 @@ class WorkerHost:
         if number <= self._born:
             raise WorkerStopped
         while True:
-            message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
+            with self._given_up_where_it_raises():
+                message = channel.receive(max(0.0, deadline - time.monotonic()), tick)
             if message["seq"] == number:
                 break
             if message["seq"] > number:
@@ -237,6 +285,14 @@ class WorkerHost:
         self.bytes_received += sum(t.numel() * t.element_size() for t in tensors)
         return Reply(message, tensors)
 
+    @contextmanager
+    def _given_up_where_it_raises(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._given_up_at = time.monotonic()
+            raise
+
     def replied(self, number: int) -> bool:
         """Whether a message can be received at once."""
         return self._outstanding != number or self._require_channel().waiting()
@@ -244,10 +300,11 @@ class WorkerHost:
     def cancel(self) -> None:
         """Ask the worker to stop what is under way. Its late reply is dropped by `idle`."""
         if self._outstanding and self._channel is not None:  # 0 is the worker's coming up
+            self._given_up_at = self._given_up_at or time.monotonic()
             try:
                 self._channel.send("cancel", self._outstanding)
             except WorkerDied as error:
-                self.kill(str(error))
+                self.end(str(error))
 
     def stop(self) -> None:
         """End the process: ask, then make sure. All its memory is free afterwards."""
@@ -258,16 +315,15 @@ class WorkerHost:
             self._process.join(2.0)
         except WorkerDied:
             pass  # already what was wanted
-        self.kill(None)
+        self.end(None)
 
-    def end_process(self) -> None:
-        """Without the lock: whoever holds it waits for the worker, and finds out."""
+    def abandon(self) -> None:
         process = self._process
         if process is not None:
             with suppress(ValueError):  # closed in the meantime
                 process.kill()
 
-    def kill(self, why: str | None) -> None:
+    def end(self, why: str | None) -> None:
         """End the process at once and let go of everything shared with it."""
         process, channel = self._process, self._channel
         if process is None or channel is None:
@@ -291,7 +347,7 @@ class WorkerHost:
             raise WorkerStopped
         return self._channel
 
-    def _require_arena(self, op: str = "step") -> Arena:
+    def _require_arena(self, op: str = "evaluate") -> Arena:
         arena = self._host_arena if op in wire.IN_HOST_MEMORY else self._arena
         if arena is None:
             raise WorkerStopped

@@ -5,37 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from hybrid_core.errors import HybridError, ProtocolError
 from hybrid_core.transport import wire
-from hybrid_core.transport.arenas.shared_memory import Ticket, attach
 from hybrid_core.transport.bulk import Assembly
+from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.choice.data_planes import DataPlanes
-from hybrid_core.workers.process.entry import Arrivals
+from hybrid_core.workers.contract import Part
+from hybrid_core.workers.evaluator import Evaluator, Models
+from hybrid_core.workers.process.arrivals import Arrivals
 
 log = logging.getLogger("hybrid_ksampler.worker")
-
-Fields = Mapping[str, Any]
-Tensors = Sequence[torch.Tensor]
-
-
-class Evaluates(Protocol):
-    """What the loop asks of the side that knows the models."""
-
-    def load(self, fields: Fields, tensors: Tensors) -> dict[str, Any]: ...
-    def conds(self, fields: Fields, tensors: Tensors) -> dict[str, Any]: ...
-    def step(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]: ...
-    def stage(self, fields: Fields, tensors: Tensors) -> tuple[list[torch.Tensor], Any]: ...
-    def forget(self, fields: Fields) -> dict[str, Any]: ...
-    def status(self) -> dict[str, Any]: ...
-    def interrupt(self, value: bool) -> None: ...
-    def after_failure(self) -> None: ...
 
 
 class Cancellation:
@@ -52,7 +37,7 @@ class Cancellation:
             if self._running == number:
                 self._interrupt(True)
 
-    def begin(self, number: int) -> bool:
+    def wanted(self, number: int) -> bool:
         """Whether request `number` is still wanted; afterwards `cancel` interrupts it."""
         with self._lock:
             self._running = number
@@ -61,23 +46,16 @@ class Cancellation:
 
 
 def serve(
-    connection: Connection,
-    ticket: Ticket,
-    arrivals: Arrivals,
-    threads: int,
-    make_evaluator: Callable[[], Evaluates],
+    channel: Channel, planes: DataPlanes, arrivals: Arrivals, make_models: Callable[[], Models]
 ) -> None:
     """Answer requests until "stop"."""
-    if threads:
-        torch.set_num_threads(threads)
-    channel = Channel(connection, wire.REQUESTS)
-    planes = DataPlanes(attach(ticket))
     try:
-        evaluator = make_evaluator()
+        evaluator = Evaluator(make_models())
     except Exception as error:  # noqa: BLE001  the parent must hear why, whatever it was
         channel.send("failed", 0, error=describe(error))
         raise
-    cancellation = Cancellation(evaluator.interrupt)
+    models = evaluator.models
+    cancellation = Cancellation(models.interrupt)
 
     def at_once(data: bytes) -> bool:
         try:
@@ -100,7 +78,7 @@ def serve(
                 if message["op"] == "stop":
                     planes.close()
                     return
-                if cancellation.begin(number):
+                if cancellation.wanted(number):
                     answer(message, channel, planes, assembly, evaluator)
                 else:
                     channel.send("failed", number, error="cancelled")
@@ -108,8 +86,8 @@ def serve(
                 failure = describe(error)
                 error = None  # type: ignore[assignment]  # lets go of the traceback's tensors
                 assembly.clear()
-                evaluator.interrupt(False)
-                evaluator.after_failure()
+                models.interrupt(False)
+                models.after_failure()
                 channel.send("failed", number, error=failure)
 
 
@@ -118,7 +96,7 @@ def answer(
     channel: Channel,
     planes: DataPlanes,
     assembly: Assembly,
-    evaluator: Evaluates,
+    evaluator: Evaluator,
 ) -> None:
     """Do what `message` asks and reply."""
     op, number = message["op"], message["seq"]
@@ -138,25 +116,36 @@ def answer(
         return
     inline = [arena.read(number, header, device) for header in wire.items(message, "tensors")]
     tensors = assembly.finish(message) or inline
-    if op in ("step", "stage"):
+    if op == "evaluate":
         since = time.monotonic()
-        evaluate = evaluator.step if op == "step" else evaluator.stage
-        results, boundary = evaluate(message, tensors)
-        headers = arena.write(number, results)
+        part = Part((), upto=unit(message, "upto"), keep=unit(message, "keep"))
+        context = wire.whole_number(message, "context")
+        results, taken = evaluator.evaluate(context, tensors, part)
+        sent = [*results]
+        boundaries = None if taken is None else flatten(taken, sent, "the network's features")
+        headers = arena.write(number, sent)
         micros = int((time.monotonic() - since) * 1e6)
-        channel.send("result", number, tensors=headers, boundary=boundary, micros=micros)
+        channel.send("result", number, tensors=headers, boundaries=boundaries, micros=micros)
         arena.finish()
         return
+    reply: dict[str, Any] = {}
     if op == "load":
-        reply = evaluator.load(message, tensors)
+        reply["portrait"] = evaluator.load(unflatten(message.get("data"), tensors))
     elif op == "conds":
-        reply = evaluator.conds(message, tensors)
+        on_device = [tensor.to(evaluator.models.device) for tensor in tensors]
+        held = unflatten(message.get("data"), on_device)
+        evaluator.hold(wire.whole_number(message, "context"), held)
     elif op == "forget":
-        reply = evaluator.forget(message)
+        evaluator.forget(wire.text(message, "base_key"))
     else:
-        reply = evaluator.status()
+        reply = evaluator.models.status()
     arena.write(number, [])
     channel.send("ok", number, **reply)
+
+
+def unit(message: wire.Message, key: str) -> int | None:
+    """The number of a block, None where none is named. Raises ProtocolError."""
+    return wire.whole_number(message, key) if key in message else None
 
 
 def describe(error: BaseException) -> str:
@@ -165,5 +154,7 @@ def describe(error: BaseException) -> str:
         return f"out of memory: {error}"
     if isinstance(error, HybridError):
         return str(error)
+    if not isinstance(error, Exception):  # ComfyUI's interrupt: nothing is wrong
+        return "interrupted"
     log.error("request failed", exc_info=error)
     return f"{type(error).__name__}: {error}"

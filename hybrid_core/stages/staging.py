@@ -1,62 +1,42 @@
-"""Stages in ComfyUI: each forward pass of one evaluation, in full or in part."""
+"""The stages of one run: each forward pass of an evaluation in full or in part, and where to cut.
+
+An evaluation may run the network several times (a prompt each, or parts of a picture). Its forward
+passes have names, equal in both processes; a boundary is kept for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from comfy.patcher_extension import WrappersMP
+from torch import nn
 
-from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.stages import plan
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import RECORDED, Splitter
 from hybrid_core.stages.units import layout
 
 Forward = Callable[[], Any]
-Each = Callable[[str, torch.Tensor, Forward], Any]  # name, input, the forward itself
+Each = Callable[[str, Any, Forward], Any]  # a forward's name, its input, the forward itself
 Boundaries = dict[str, Any]
-
-
-def chunk_key(x: torch.Tensor, transformer_options: Mapping[str, Any]) -> str:
-    """Names a forward pass within an evaluation: which conditioning, at which size."""
-    uuids = ",".join(str(uuid) for uuid in transformer_options.get("uuids", ()))
-    return f"{uuids}:{'x'.join(map(str, x.shape))}"
-
-
-def with_each_forward(options: Mapping[str, Any], each: Each) -> dict[str, Any]:
-    """model_options under which `each` runs the forward passes."""
-
-    def apply_model(executor: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-        transformer_options = keywords.get("transformer_options")
-        if transformer_options is None:
-            transformer_options = args[4] if len(args) > 4 else {}
-        key = chunk_key(x, transformer_options)
-        return each(key, x, lambda: executor(x, *args, **keywords))
-
-    transformer_options = {**options.get("transformer_options", {})}
-    wrappers = {**transformer_options.get("wrappers", {})}
-    kind = WrappersMP.APPLY_MODEL
-    wrappers[kind] = {**wrappers.get(kind, {}), WRAPPER_KEY: [apply_model]}
-    transformer_options["wrappers"] = wrappers
-    return {**options, "transformer_options": transformer_options}
+# by network and latent shape: where earlier runs have settled to cut it
+Cuts = weakref.WeakKeyDictionary[nn.Module, dict[Any, Cut]]
 
 
 class Staging:
-    """The parent's forward passes of one run, and where its network is cut."""
+    """This process's forward passes of one run, and where its network is cut."""
 
-    def __init__(self, network: torch.nn.Module, known: Cut | None):
-        """known: the cut that an earlier run of the same shape settled on. Raises NotSplittable."""
-        self._network = network
+    def __init__(self, network: nn.Module, cuts: dict[Any, Cut], key: Any):
+        """cuts: what earlier runs settled on, by `key`. Raises NotSplittable."""
+        self._network, self._cuts, self._key = network, cuts, key
         self._layout = layout(network)
         self._splitters: dict[str, Splitter] = {}
         self._seconds: list[float] = []
         self._recorded = 0
         self._under_way: list[str] = []  # forward passes recorded in this evaluation
-        self._known = known
         self.cut: Cut | None = None
-        self.verified = known is not None
+        self.verified = key in cuts
         self.taken: Boundaries = {}
 
     @property
@@ -64,9 +44,10 @@ class Staging:
         """Forward passes seen in the last recorded evaluation."""
         return list(self._splitters)
 
-    def block(self, unit: int) -> str:
-        """Name of a unit."""
-        return self._layout.units[unit].name
+    @property
+    def cut_name(self) -> str | None:
+        """The last block of stage A."""
+        return None if self.cut is None else self._layout.units[self.cut.last].name
 
     @property
     def recording(self) -> bool:
@@ -78,11 +59,16 @@ class Staging:
         """Whether the evaluation under way is the first to be recorded."""
         return self._recorded == 0
 
-    def begin(self) -> None:
+    @property
+    def seen(self) -> bool:
+        """Whether the evaluation under way was recorded."""
+        return bool(self._under_way)
+
+    def clear(self) -> None:
         """Before an evaluation in full."""
         self.taken, self._under_way = {}, []
 
-    def record(self, key: str, forward: Forward) -> Any:
+    def record(self, key: str, _: Any, forward: Forward) -> Any:
         """In full; remembers the blocks' sizes and times, and the boundary of the planned cut.
 
         Raises NotSplittable.
@@ -90,8 +76,7 @@ class Staging:
         if key not in self._splitters:
             self._splitters[key] = Splitter(self._network)
         splitter = self._splitters[key]
-        last = self.cut.last if self.cut is not None else None
-        result, recording = splitter.record(forward, last)
+        result, recording = splitter.record(forward, None if self.cut is None else self.cut.last)
         if recording.boundary is not None:
             self.taken[key] = recording.boundary
         seconds = recording.seconds()
@@ -111,10 +96,14 @@ class Staging:
         self._recorded += 1
         if self.cut is None or self.recording:
             return
-        cuts = self._layout.cuts
-        settled = self._known or plan.rebalanced(cuts, self.cut, self._seconds, worker_speed)
-        if settled != self.cut:
-            self.cut, self.taken = settled, {}
+        planned = self.cut
+        if self._key not in self._cuts:
+            self._cuts[self._key] = plan.rebalanced(
+                self._layout.cuts, planned, self._seconds, worker_speed
+            )
+        self.cut = self._cuts[self._key]
+        if self.cut != planned:
+            self.taken = {}
 
     @property
     def boundary_bytes(self) -> int:
@@ -123,7 +112,7 @@ class Staging:
             return 0
         return sum(self._splitters[key].boundary_bytes(self.cut) for key in self._under_way)
 
-    def capture(self, key: str, forward: Forward) -> Any:
+    def capture(self, key: str, _: Any, forward: Forward) -> Any:
         """In full; leaves the boundary in `taken`. Raises NotSplittable."""
         splitter = self._splitters.get(key)
         if splitter is None or self.cut is None:
@@ -138,7 +127,7 @@ class Staging:
     def finishing(self, boundaries: Boundaries) -> Each:
         """Stage B where there is a boundary that fits, in full elsewhere."""
 
-        def finish(key: str, _: torch.Tensor, forward: Forward) -> Any:
+        def finish(key: str, _: Any, forward: Forward) -> Any:
             splitter, boundary = self._splitters.get(key), boundaries.get(key)
             if splitter is None or self.cut is None or not splitter.fits(self.cut, boundary):
                 return forward()

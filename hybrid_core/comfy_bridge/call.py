@@ -1,0 +1,93 @@
+"""One evaluation of the denoiser as ComfyUI asks for it, for the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybrid_core.comfy_bridge import conds as conds_data
+from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge.forwards import with_each_forward
+from hybrid_core.stages.staging import Each
+
+Conds = list[list[dict[str, Any]] | None]
+Prompts = tuple[tuple[bool, ...], ...]
+Tensor = torch.Tensor
+SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
+
+
+@dataclass(frozen=True)
+class ComfyCall:
+    """A call of calc_cond_batch: a latent x (B, ...), sigma (B,), a prompt list a branch.
+
+    Its outputs are denoised latents.
+    """
+
+    alike = False  # prompts differ in length
+
+    executor: Callable[..., list[Tensor]]
+    model: Any
+    conds: Conds
+    x: Tensor
+    sigma: Tensor
+    options: Mapping[str, Any]
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model.diffusion_model  # type: ignore[no-any-return]
+
+    @property
+    def branches(self) -> list[int]:
+        return [index for index, cond in enumerate(self.conds) if cond is not None]
+
+    @property
+    def prompts(self) -> Prompts:
+        entries = [branch or [] for branch in self.conds]
+        if not any(entry.keys() & SCHEDULE for branch in entries for entry in branch):
+            return ()
+        sigma = float(self.sigma[0])
+        return tuple(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
+
+    def check(self) -> None:
+        support.check_conds(self.conds)
+        support.check_options(self.options)
+
+    def _only(self, branches: Sequence[int]) -> Conds:
+        return [cond if index in branches else None for index, cond in enumerate(self.conds)]
+
+    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
+        options = self.options if each is None else with_each_forward(self.options, each)
+        out = self.executor(self.model, self._only(branches), self.x, self.sigma, options)
+        return {index: out[index] for index in branches}
+
+    def context(self, branches: Sequence[int]) -> dict[str, Any]:
+        return conds_data.context(self._only(branches), self.options)
+
+    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return self.x, self.sigma
+
+    def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        return x, sigma
+
+    def denoised(self, output: Tensor) -> Tensor:
+        return output
+
+    def output(self, denoised: Tensor) -> Tensor:
+        return denoised
+
+    def result(self, outputs: Mapping[int, Tensor]) -> list[Tensor]:
+        """What calc_cond_batch returns: zeros for a prompt list that is empty."""
+        return [
+            outputs[index] if index in outputs else torch.zeros_like(self.x)
+            for index in range(len(self.conds))
+        ]
+
+
+def holds(entry: Mapping[str, Any], sigma: float) -> bool:
+    """Whether an entry of a prompt takes part at `sigma`."""
+    start, end = map(entry.get, SCHEDULE)
+    return (start is None or sigma <= start) and (end is None or sigma >= end)

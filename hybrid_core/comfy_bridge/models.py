@@ -1,0 +1,101 @@
+"""The worker's side: replicas of the parent's models, evaluated by ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import torch
+from torch import nn
+
+from hybrid_core.comfy_bridge import conds, rebuild
+from hybrid_core.comfy_bridge.forwards import with_each_forward
+from hybrid_core.comfy_bridge.portrait import portrait
+from hybrid_core.errors import ProtocolError
+from hybrid_core.stages.staging import Each
+from hybrid_core.transport import wire
+from hybrid_core.workers.evaluator import latents_and_level
+
+Tensor = torch.Tensor
+
+
+class ComfyModels:
+    """Holds the models that were sent; the latest one is evaluated."""
+
+    def __init__(self) -> None:
+        self.device: torch.device = comfy.model_management.get_torch_device()
+        self._bases: dict[str, Any] = {}
+        self._current: Any = None
+
+    def load(self, data: Any) -> dict[str, Any]:
+        self._current = None
+        key = data["base_key"]
+        if data["base"] is not None:
+            self._bases[key] = rebuild.base(data["base"])
+        if key not in self._bases:
+            raise ProtocolError(f"model {key} was never sent")
+        patcher = rebuild.patched(self._bases[key], data)
+        activations = wire.whole_number(data, "activation_bytes")
+        comfy.model_management.load_models_gpu([patcher], memory_required=activations)
+        patcher.pre_run()
+        self._current = patcher
+        return portrait(patcher)
+
+    def network(self) -> nn.Module:
+        if self._current is None:
+            raise ProtocolError("an evaluation is asked for, and no model is held")
+        return self._current.model.diffusion_model  # type: ignore[no-any-return]
+
+    def context(self, data: Any) -> Any:
+        return conds.restore(data)
+
+    def evaluate(self, context: Any, inputs: Sequence[Tensor], each: Each | None) -> list[Tensor]:
+        self.network()
+        x, sigma = latents_and_level(inputs)
+        branches, options = context
+        if each is not None:
+            options = with_each_forward(options, each)
+        out = comfy.samplers.calc_cond_batch(self._current.model, branches, x, sigma, options)
+        return [value for value, cond in zip(out, branches, strict=True) if cond is not None]
+
+    def forget(self, base_key: str) -> None:
+        base = self._bases.pop(base_key, None)
+        if base is not None:
+            if self._current is not None and self._current.model is base.model:
+                self._current = None
+            self._unload(base.model)
+            del base
+            comfy.model_management.cleanup_models_gc()
+            comfy.model_management.soft_empty_cache()
+
+    def _unload(self, model: Any) -> None:
+        for entry in self._loaded():
+            if entry.model.model is model:
+                entry.model_unload()
+                comfy.model_management.current_loaded_models.remove(entry)
+
+    def _loaded(self) -> list[Any]:
+        return [e for e in comfy.model_management.current_loaded_models if e.model is not None]
+
+    def status(self) -> dict[str, Any]:
+        device, used = str(self.device), None
+        free = int(comfy.model_management.get_free_memory(self.device))
+        held = sum(entry.model_loaded_memory() for entry in self._loaded())
+        if self.device.type == "cuda":
+            unused, total = torch.cuda.mem_get_info(self.device)
+            device, used = f"{device} {torch.cuda.get_device_name(self.device)}", total - unused
+        return {
+            "device": device,
+            "models": len(self._bases),
+            "free_bytes": free,
+            "available_bytes": free + held,  # once another model is wanted
+            "used_bytes": used,
+        }
+
+    def interrupt(self, value: bool) -> None:
+        comfy.model_management.interrupt_current_processing(value)
+
+    def after_failure(self) -> None:
+        comfy.model_management.soft_empty_cache()

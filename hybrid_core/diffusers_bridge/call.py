@@ -1,0 +1,130 @@
+"""One call of a network by its pipeline, and the two branches in it, for the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybrid_core.diffusers_bridge.space import Space
+from hybrid_core.errors import NotPartitionable
+from hybrid_core.stages.staging import Each
+from hybrid_core.stages.swap import mapped, tensors
+
+CONDITIONING = ("encoder_hidden_states", "pooled_projections", "added_cond_kwargs")
+COND, UNCOND = 0, 1  # the driver's places
+FORWARD = ""  # the name of the one forward pass of an evaluation
+Forward = Callable[..., Any]
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a network takes for one branch of guidance."""
+
+    x: Tensor  # (B, C, H, W), noisy latents in the network's own scale
+    timestep: Tensor  # () or (B,)
+    conditioning: dict[str, Any]
+
+    def evaluate(self, forward: Forward, each: Each | None = None) -> Tensor:
+        """The network's prediction, (B, C, H, W)."""
+
+        def run() -> Tensor:
+            out = forward(self.x, timestep=self.timestep, **self.conditioning, return_dict=False)
+            return out[0]  # type: ignore[no-any-return]
+
+        return run() if each is None else each(FORWARD, self.x, run)  # type: ignore[no-any-return]
+
+
+class PipelineCall:
+    """A joint batch [uncond; cond], or one branch of a call without guidance.
+
+    Its outputs are predictions, (B, C, H, W).
+    """
+
+    prompts, alike = (), True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        forward: Forward,
+        arguments: Mapping[str, Any],
+        space: Space,
+        guided: bool,
+    ):
+        """forward: the network's own; arguments: its, by name, latents first."""
+        self.network, self._forward, self._arguments = network, forward, arguments
+        self._space = space
+        self._joint: Tensor = next(iter(arguments.values()))
+        self.branches = [COND, UNCOND] if guided else [COND]
+        timestep = torch.as_tensor(arguments["timestep"], device=self._joint.device)
+        x, self._timestep = self._half(self._joint, COND), self._half(timestep, COND)
+        self.sigma = space.sigma(self._timestep, len(x))  # (B,)
+        self.x = space.latents(x, self.sigma)
+
+    def _half(self, value: Tensor, branch: int) -> Tensor:
+        """A branch's share of something that is joint."""
+        if len(self.branches) == 1 or value.ndim == 0 or len(value) == 1:
+            return value
+        middle = len(value) // 2
+        return value[middle:] if branch == COND else value[:middle]
+
+    def check(self) -> None:
+        x = self._joint
+        for name, value in self._arguments.items():
+            known = (next(iter(self._arguments)), "timestep", "return_dict", *CONDITIONING)
+            nothing = value is None or (isinstance(value, dict) and not value)
+            if name not in known and not nothing:
+                raise NotPartitionable(
+                    f"the pipeline gives its network '{name}', expected none but {CONDITIONING}; "
+                    "evaluations that have it are not shared"
+                )
+        if len(x) % 2:
+            raise NotPartitionable(f"a batch of {len(x)} is not of two branches")
+        if torch.is_autocast_enabled(x.device.type):
+            raise NotPartitionable("the second process knows no autocast; cast the pipeline")
+        for tensor in tensors(self._conditioning()):
+            if tensor.shape[:1] != x.shape[:1]:
+                raise NotPartitionable(
+                    f"conditioning of shape {tuple(tensor.shape)} came with a batch of {len(x)}"
+                )
+
+    def _conditioning(self) -> dict[str, Any]:
+        given = {name: self._arguments.get(name) for name in CONDITIONING}
+        return {name: value for name, value in given.items() if value is not None and value != {}}
+
+    def _branch(self, place: int) -> Branch:
+        timestep = torch.as_tensor(self._arguments["timestep"], device=self._joint.device)
+        halves = mapped(self._conditioning(), lambda tensor: self._half(tensor, place))
+        return Branch(self._half(self._joint, place), self._half(timestep, place), halves)
+
+    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
+        if len(branches) == 1 == len(self.branches) - 1:
+            return {branches[0]: self._branch(branches[0]).evaluate(self._forward, each)}
+        whole = self._forward(**{**self._arguments, "return_dict": False})[0]
+        return {branch: self._half(whole, branch) for branch in branches}
+
+    def context(self, branches: Sequence[int]) -> dict[str, Any]:
+        (place,) = branches
+        return self._branch(place).conditioning
+
+    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+        branch = self._branch(branches[0])
+        return branch.x, branch.timestep
+
+    def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        at = self._space.network_input(x, sigma, self._joint.dtype)
+        return at, self._space.timestep(sigma, self._timestep)
+
+    def denoised(self, output: Tensor) -> Tensor:
+        return self._space.denoised(self.x, self.sigma, output)
+
+    def output(self, denoised: Tensor) -> Tensor:
+        return self._space.prediction(self.x, self.sigma, denoised, self._joint.dtype)
+
+    def result(self, outputs: Mapping[int, Tensor]) -> Tensor:
+        """What the network returns."""
+        return torch.cat([outputs[branch] for branch in reversed(self.branches)])

@@ -1,0 +1,1 @@
+"""One evaluation after the other: what each device does of it, and what comes of it."""

@@ -1,0 +1,71 @@
+"""What a bridge says of one evaluation that its framework asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from hybrid_core.stages.staging import Each
+
+Tensor = torch.Tensor
+
+
+class Call(Protocol):
+    """Latents `x` (B, ...) at noise level `sigma` (B,), and a prompt list a branch.
+
+    Branches go by their places in the framework's list, the first is cond, the second uncond.
+    Outputs are what the framework's network gives; denoised latents are the course's view of them.
+    """
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def sigma(self) -> Tensor: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def branches(self) -> list[int]:
+        """Places that are not empty."""
+        ...
+
+    @property
+    def alike(self) -> bool:
+        """Whether every branch runs through forward passes of the same names and sizes."""
+        ...
+
+    @property
+    def prompts(self) -> Any:
+        """Equal while the same prompts hold; empty where none has a schedule."""
+        ...
+
+    def check(self) -> None:
+        """Raise NotPartitionable where another process could not evaluate the same."""
+        ...
+
+    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
+        """Outputs by branch, evaluated here and in one go; `each` runs the forward passes."""
+        ...
+
+    def context(self, branches: Sequence[int]) -> Any:
+        """Prompts and options of these branches as plain data. Raises NotPartitionable."""
+        ...
+
+    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What a worker takes for these branches, here and now."""
+        ...
+
+    def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """What a worker takes for other latents at another noise level."""
+        ...
+
+    def denoised(self, output: Tensor) -> Tensor: ...
+
+    def output(self, denoised: Tensor) -> Tensor:
+        """The output that means `denoised`."""
+        ...

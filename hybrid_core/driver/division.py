@@ -1,0 +1,60 @@
+"""Who evaluates which part: the plan of a step, a share for each device that takes part.
+
+This process's own share comes first. Plans are made of numbers; nothing is evaluated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybrid_core.workers.contract import Part
+
+HERE = -1  # this process; workers are numbered from 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one device does."""
+
+    device: int
+    part: Part
+    early: bool = False  # of the step to come: taken in by then, not now
+    compared: bool = False  # what this process does itself too, to see that both are equal
+
+
+Plan = list[Share]
+
+
+def alone(branches: Sequence[int]) -> Plan:
+    """Everything here, in one go: what the framework does by itself."""
+    return [Share(HERE, Part(tuple(branches)))]
+
+
+def by_branch(
+    branches: Sequence[int], device: int, turned: bool = False, keep: int | None = None
+) -> Plan:
+    """Every second branch to `device`, with turned the others.
+
+    keep: the unit whose output is wanted of the device's share.
+    """
+    own, others = tuple(branches[::2]), tuple(branches[1::2])
+    if not others:
+        return alone(branches)
+    if turned:
+        own, others = others, own
+    return [Share(HERE, Part(own)), Share(device, Part(others, keep=keep))]
+
+
+def to_compare(branches: Sequence[int], device: int, turned: bool = False) -> Plan:
+    """Everything here, a branch at a time, and the first one by `device` too."""
+    own, *others = by_branch(branches, HERE, turned)
+    return [own, Share(device, own.part, compared=True), *others]
+
+
+def in_stages(branch: int, ahead: int | None, device: int, last: int) -> Plan:
+    """Stage B of `branch` here, and stage A, up to unit `last`, of the next step's `ahead`."""
+    own = Share(HERE, Part((branch,)))
+    if ahead is None:
+        return [own]
+    return [own, Share(device, Part((ahead,), upto=last), early=True)]

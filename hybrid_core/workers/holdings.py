@@ -1,0 +1,65 @@
+"""What is known of a worker between runs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from hybrid_core.workers.contract import Worker
+
+
+class Loading(NamedTuple):
+    """A model that the worker was asked for."""
+
+    number: int  # of the request
+    key: str
+    since: float  # time.monotonic()
+
+
+@dataclass
+class Holdings:
+    """What a worker holds and was told. Void when another one takes its place."""
+
+    worker: Worker
+    epoch: int = -1
+    bases: set[str] = field(default_factory=set)
+    key: str | None = None  # of the replica, once it was found equal
+    model_name: str | None = None
+    loading: Loading | None = None
+    contexts: OrderedDict[str, tuple[int, list[torch.Tensor]]] = field(default_factory=OrderedDict)
+    next_context: int = 0
+    to_forget: list[str] = field(default_factory=list)
+    load_seconds: float | None = None
+    loads: int = 0  # replicas loaded or patched anew
+    refused: dict[str, str] = field(default_factory=dict)  # models that came out different
+    compared: set[Hashable] = field(default_factory=set)  # what was seen to be evaluated alike
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether this is known of the present worker."""
+        return self.epoch == self.worker.epoch
+
+    @property
+    def awaits_load(self) -> bool:
+        """Whether the reply to a load is still to be taken in, by a run."""
+        return self.loading is not None and self.up_to_date
+
+    @property
+    def holds_model(self) -> bool:
+        """Whether the present worker has a model, or is loading one."""
+        return self.up_to_date and (self.key is not None or self.loading is not None)
+
+    @property
+    def replica_name(self) -> str | None:
+        """Class of the model that the worker holds."""
+        return self.model_name if self.up_to_date else None
+
+    def sync(self) -> None:
+        if not self.up_to_date:
+            self.epoch = self.worker.epoch
+            self.bases, self.key, self.loading, self.model_name = set(), None, None, None
+            self.contexts, self.compared = OrderedDict(), set()

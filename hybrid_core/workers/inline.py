@@ -1,0 +1,119 @@
+"""A worker without a process: the same verbs, done in this one when their result is asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hybrid_core.config import Settings, WorkerDevice
+from hybrid_core.errors import WorkerStopped, WorkerTimeout
+from hybrid_core.transport.carry import Carried, carry, unflatten
+from hybrid_core.workers.contract import Answer, Part, Tick
+from hybrid_core.workers.evaluator import Evaluator, Models
+
+DEVICE = WorkerDevice("this process")
+DEFAULTS = Settings()
+Tensor = torch.Tensor
+
+
+class InlineWorker:
+    """What it is given is copied, as another process would see it."""
+
+    def __init__(self, make_models: Callable[[], Models], settings: Settings = DEFAULTS):
+        self.device, self.settings, self.lock = DEVICE, settings, threading.RLock()
+        self.epoch, self.pid = 0, None
+        self.last_error: str | None = None
+        self.started_at = self.last_used = time.monotonic()
+        self.start_seconds: float | None = None
+        self.bytes_sent = self.bytes_received = 0
+        self.data_plane, self.data_plane_reason, self.data_plane_missed = "host", None, None
+        self._make_models = make_models
+        self._evaluator: Evaluator | None = None
+        self._number = 0
+        self._waiting: tuple[int, Callable[[], Any]] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._evaluator is not None
+
+    def start(self) -> None:
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self._make_models())
+            self.epoch, self.last_error, self.start_seconds = self.epoch + 1, None, 0.0
+
+    def ready(self) -> bool:
+        return self.alive
+
+    def idle(self) -> bool:
+        return self._waiting is None
+
+    def prefer(self, data_plane: str) -> None:
+        pass
+
+    def load(self, replica: Carried, tick: Tick) -> int:
+        data = self._sent(replica)
+        return self._post(lambda: self._up().load(data))
+
+    def loaded(self, number: int, seconds: float) -> Any:
+        return self._done(number)
+
+    def hold(self, number: int, context: Carried, tick: Tick) -> None:
+        self._up().hold(number, self._sent(context))
+
+    def forget(self, base_key: str, tick: Tick) -> None:
+        self._up().forget(base_key)
+
+    def status(self, seconds: float, tick: Tick | None = None) -> dict[str, Any]:
+        return self._up().models.status()
+
+    def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
+        inputs = self._sent(carry((x, sigma)))
+        return self._post(lambda: self._up().evaluate(context, inputs, part))
+
+    def collect(
+        self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
+    ) -> Answer:
+        tick()
+        began = time.monotonic()
+        outputs, boundaries = self._done(number)
+        self.bytes_received += sum(t.numel() * t.element_size() for t in outputs)
+        return Answer([t.to(device) for t in outputs], boundaries, time.monotonic() - began)
+
+    def cancel(self) -> None:
+        self._waiting = None
+
+    def stop(self) -> None:
+        self.end(None)
+
+    def end(self, why: str | None) -> None:
+        self._evaluator = self._waiting = None
+        self.last_error = why or self.last_error
+
+    def abandon(self) -> None:
+        self.end(None)
+
+    def _up(self) -> Evaluator:
+        if self._evaluator is None:
+            raise WorkerStopped
+        return self._evaluator
+
+    def _sent(self, carried: Carried) -> Any:
+        self.bytes_sent += carried.size
+        return unflatten(carried.tree, [tensor.clone() for tensor in carried.tensors])
+
+    def _post(self, task: Callable[[], Any]) -> int:
+        self._up()
+        self._number += 1
+        self._waiting, self.last_used = (self._number, task), time.monotonic()
+        return self._number
+
+    def _done(self, number: int) -> Any:
+        if self._waiting is None or self._waiting[0] != number:
+            raise WorkerTimeout(f"request {number} is not under way")
+        (_, task), self._waiting = self._waiting, None
+        with torch.inference_mode():
+            return task()

@@ -1,0 +1,207 @@
+"""A framework of a few lines for the driver: a chain of blocks, Euler's steps, a worker inline."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hybrid_core.config import Tuning
+from hybrid_core.course.course import Course
+from hybrid_core.course.policy import policy_for
+from hybrid_core.driver.driver import Driver
+from hybrid_core.driver.pipeline import Pipeline
+from hybrid_core.errors import NotPartitionable, ReplicaMismatch
+from hybrid_core.telling.report import Nobody, Report
+from hybrid_core.workers.evaluator import latents_and_level
+from hybrid_core.workers.lease import Lease
+
+STEPS = 20
+SIGMAS = [1 - i / STEPS for i in range(STEPS + 1)]
+SHAPE = (2, 4, 8, 8)
+CFG = 5.0
+
+
+class Block(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(0.3 * torch.randn(4, 4, generator=generator))
+
+    def forward(self, x, prompt):
+        return x + 0.1 * torch.einsum("oc,bchw->bohw", self.weight, x + prompt).tanh()
+
+
+class Network(nn.Module):
+    """Velocity of a latent (B, 4, H, W) for a prompt (4,)."""
+
+    def __init__(self, blocks=4):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(seed) for seed in range(blocks))
+
+    def forward(self, x, sigma, prompt):
+        out = x * (1 + sigma.reshape(-1, 1, 1, 1))
+        for block in self.blocks:
+            out = block(out, prompt.reshape(1, -1, 1, 1))
+        return out
+
+
+def evaluated(network, prompt, x, sigma, each):
+    """The velocity, by way of `each` where forward passes are seen."""
+
+    def forward():
+        return network(x, sigma, prompt)
+
+    return forward() if each is None else each("one", x, forward)
+
+
+class ToyModels:
+    """The worker's side."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self._network = None
+        self.stopped = False
+
+    def load(self, data):
+        self._network = Network()
+        self._network.load_state_dict(data["state"])
+        return {"sum": float(sum(p.double().sum() for p in self._network.parameters()))}
+
+    def network(self):
+        return self._network
+
+    def context(self, data):
+        return data
+
+    def evaluate(self, context, inputs, each):
+        x, sigma = latents_and_level(inputs)
+        return [evaluated(self._network, prompt, x, sigma, each) for prompt in context]
+
+    def forget(self, base_key):
+        self._network = None
+
+    def status(self):
+        return {"models": int(self._network is not None)}
+
+    def interrupt(self, value):
+        self.stopped = value
+
+    def after_failure(self):
+        pass
+
+
+class Source:
+    """The parent's network."""
+
+    def __init__(self, network, key="k"):
+        self.base_key, self.key, self.name, self.half = key, key, "Network", False
+        self._network = network
+
+    def payload(self, with_base):
+        return {"state": dict(self._network.state_dict())}
+
+    def needed_bytes(self):
+        return 0
+
+    def verify(self, theirs):
+        ours = float(sum(p.double().sum() for p in self._network.parameters()))
+        if theirs != {"sum": ours}:
+            raise ReplicaMismatch("the sums differ")
+
+
+class ToyCall:
+    """An evaluation of a cond and an uncond prompt; outputs are velocities."""
+
+    alike, prompts = True, ()
+
+    def __init__(self, network, conds, x, sigma, obstacle=None):
+        self.network, self.conds, self.x, self.sigma = network, conds, x, sigma
+        self.obstacle = obstacle
+        self.asked = []  # branches of each evaluation here
+
+    @property
+    def branches(self):
+        return [place for place, cond in enumerate(self.conds) if cond is not None]
+
+    def check(self):
+        if self.obstacle is not None:
+            raise NotPartitionable(self.obstacle)
+
+    def evaluate(self, branches, each=None):
+        self.asked.append(tuple(branches))
+        return {
+            place: evaluated(self.network, self.conds[place], self.x, self.sigma, each)
+            for place in branches
+        }
+
+    def context(self, branches):
+        return [self.conds[place] for place in branches]
+
+    def inputs(self, branches):
+        return self.x, self.sigma
+
+    def inputs_at(self, x, sigma):
+        return x, sigma
+
+    def denoised(self, output):
+        return self.x - self.sigma.reshape(-1, 1, 1, 1) * output
+
+    def output(self, denoised):
+        return (self.x - denoised) / self.sigma.reshape(-1, 1, 1, 1)
+
+
+PROMPTS = [torch.tensor([1.0, -1.0, 0.5, 0.2]), torch.tensor([-0.5, 0.3, 0.1, 0.4])]
+
+
+def start():
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def serial(network, prompts=PROMPTS):
+    """The framework's own run."""
+    x = start()
+    for index in range(STEPS):
+        sigma = torch.full((SHAPE[0],), SIGMAS[index])
+        outs = [network(x, sigma, prompt) for prompt in prompts]
+        x = stepped(x, outs, index)
+    return x
+
+
+def stepped(x, outs, index):
+    velocity = outs[0] if len(outs) == 1 else outs[1] + CFG * (outs[0] - outs[1])
+    return x + velocity * (SIGMAS[index + 1] - SIGMAS[index])
+
+
+class Run:
+    """A run of the driver; its parts are there to be harmed."""
+
+    def __init__(self, network, holdings, mode="exact", prompts=PROMPTS, tick=None, **tuning):
+        self.network, self.prompts, self.said = network, prompts, []
+        self.report = Report(mode, total=STEPS)
+        one, chosen = len(prompts) == 1, Tuning(**tuning)
+        cfg = 1.0 if one else CFG
+        policy = policy_for(mode, chosen, SIGMAS, True, cfg)
+        self.course = Course(policy, SIGMAS, look_ahead=policy.guided, cfg=cfg)
+        self.pipeline = Pipeline(self.course, {}, SHAPE) if mode != "exact" else None
+        self.lease = Lease(holdings, Source(network), tick or (lambda: None), self.report, chosen)
+        self.driver = Driver(
+            self.course, self.pipeline, lambda: self.lease, self.report, Nobody(),
+            self.said.append, one,
+        )  # fmt: skip
+
+    def sample(self, harm=None, obstacle=None):
+        """The latent at the end. harm: called with each step's number before it."""
+        x, calls = start(), []
+        self.driver.prepare()
+        for index in range(STEPS):
+            if harm is not None:
+                harm(index)
+            sigma = torch.full((SHAPE[0],), SIGMAS[index])
+            call = ToyCall(self.network, self.prompts, x, sigma, obstacle)
+            out = self.driver.evaluate(call)
+            calls.append(call.asked)
+            x = stepped(x, [out[place] for place in call.branches], index)
+        self.driver.finish("done")
+        self.calls = calls
+        return x

@@ -1,0 +1,126 @@
+"""What `dev.py test` and `dev.py lint` run, and what each part of it took.
+
+Each linter and each group of tests is a process of its own: a group pins itself to a core, another
+keeps an event loop, and none disturbs the others.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from tooling.installed import DEV, PYTHON, ROOT, say
+
+PYTEST = ("pytest", "-c", "tests/pytest.ini")
+NO_TESTS_FOUND = 5  # pytest's exit code
+
+
+class Part(NamedTuple):
+    """A linter with its arguments, or a group of tests with its folders."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
+    name: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+LINTERS = (
+    Part("ruff check", ("ruff", "check", ".")),
+    Part("ruff format", ("ruff", "format", "--check", ".")),
+    Part("mypy", ("mypy", "--config-file", "pyproject.toml")),
+)
+UNIT = Part("unit", ("tests/unit", "tests/web"))
+TESTS = (
+    Part("comfy", ("tests/comfy",)),
+    Part("diffusers", ("tests/diffusers_bridge",)),
+    Part("server", ("tests/e2e",)),
+)
+Lane = Sequence[Part]  # one after the other, beside other lanes
+
+
+def lint(env: dict[str, str]) -> int:
+    """Every linter; the exit code."""
+    return told(side_by_side([LINTERS], env))
+
+
+def quick(env: dict[str, str]) -> int:
+    """The linters, and the tests that need no ComfyUI; the exit code."""
+    return told(side_by_side([(UNIT,), LINTERS], env))
+
+
+def everything(env: dict[str, str]) -> int:
+    """Two lanes, which take about the same time on two cores; the exit code."""
+    gpu, pages = Part("gpu", ("tests/gpu",)), Part("pages", ("tests/pages",))
+    return told(side_by_side([TESTS, (UNIT, gpu, *LINTERS, pages)], env))
+
+
+def chosen(arguments: Sequence[str], env: dict[str, str]) -> int:
+    """One pytest with these arguments; its exit code."""
+    command = [str(PYTHON), "-m", *PYTEST, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env).returncode
+
+
+def side_by_side(lanes: Sequence[Lane], env: dict[str, str]) -> list[Outcome]:
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        outcomes = pool.map(lambda lane: [done(part, env) for part in lane], lanes)
+        return [outcome for lane in outcomes for outcome in lane]
+
+
+def done(part: Part, env: dict[str, str]) -> Outcome:
+    """Run it; each line of its output is shown with its name."""
+    report = DEV / "reports" / f"{part.name}.xml"
+    report.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)
+    linter = part in LINTERS
+    words = part.words if linter else (*PYTEST, f"--junitxml={report}", *part.words)
+    start = time.monotonic()
+    with subprocess.Popen(
+        [str(PYTHON), "-m", *words], cwd=ROOT, env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            show(f"{part.name:11} | {line.rstrip()}")
+    seconds = time.monotonic() - start
+    failed = process.returncode not in ((0,) if linter else (0, NO_TESTS_FOUND))
+    counts = (int(not failed), 0, 0) if linter else counted(report)
+    if failed and not counts[1]:  # a linter, or a pytest that did not come to its end
+        counts = (counts[0], 1, counts[2])
+    return Outcome(part.name, *counts, seconds)
+
+
+def show(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  this is a command-line tool
+
+
+def counted(report: Path) -> tuple[int, int, int]:
+    """Tests that passed, failed and were skipped, by a report of pytest's."""
+    if not report.is_file():
+        return 0, 0, 0
+    ends = [{child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")]
+    failed = sum(bool(end & {"failure", "error"}) for end in ends)
+    skipped = sum("skipped" in end for end in ends)
+    return len(ends) - failed - skipped, failed, skipped
+
+
+def told(outcomes: list[Outcome]) -> int:
+    """Print what each part took and, on the last line, the sum; the exit code."""
+    for outcome in outcomes:
+        say(f"{outcome.seconds:6.1f} s  {outcome.name}: {outcome}")
+    passed, failed, skipped = (sum(counts) for counts in list(zip(*outcomes, strict=True))[1:4])
+    show(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return int(failed > 0)
