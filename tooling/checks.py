@@ -64,7 +64,7 @@ def quick(env: dict[str, str]) -> int:
 
 def everything(env: dict[str, str]) -> int:
     """Two lanes, which take about the same time on two cores; the exit code."""
-    gpu, pages = Part("gpu", ("tests/gpu",)), Part("pages", ("tests/pages",))
+    gpu, pages = Part("gpu", ("tests/gpu", "-W", "default")), Part("pages", ("tests/pages",))
     return told(side_by_side([TESTS, (UNIT, gpu, *LINTERS, pages)], env))
 
 

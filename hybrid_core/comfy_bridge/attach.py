@@ -29,6 +29,7 @@ from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
 Announce = Callable[[str], None]
+CANCELLED = comfy.model_management.InterruptProcessingException
 DEFAULTS = Tuning()
 NOBODY = Nobody()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
@@ -136,7 +137,7 @@ class Attachment:
             out = executor(*args, **kwargs)
             status = "done"
             return out
-        except comfy.model_management.InterruptProcessingException:
+        except CANCELLED:
             status = "interrupted"
             raise
         finally:
@@ -194,7 +195,9 @@ class Attachment:
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             return Lease(holdings, source, tick, report, tuning)
 
-        return Driver(course, pipeline, rent, report, self._watcher, self._announce, alone)
+        return Driver(
+            course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED
+        )
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any

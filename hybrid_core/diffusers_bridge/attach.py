@@ -196,8 +196,9 @@ class Attachment:
             return Lease(pool.holdings(), source, lambda: None, report, tuning)
 
         driver = Driver(
-            course, pipeline, rent, report, NOBODY, log.debug, not guided, self._wait_seconds
-        )
+            course, pipeline, rent, report, NOBODY, log.debug, not guided, KeyboardInterrupt,
+            self._wait_seconds,
+        )  # fmt: skip
         driver.prepare(None if guided else WITHOUT_GUIDANCE)
         return driver
 

@@ -67,17 +67,20 @@ class Driver:
         watcher: Watcher,
         announce: Callable[[str], None],
         one_branch: bool,
+        cancelled: type[BaseException],
         wait_seconds: float = 0.0,
     ):
         """pipeline: of a mode with a Parallelism stage. one_branch: the guider has cfg 1.
 
         rent: a worker for this run, asked once; raises NotPartitionable. announce: called at most
-        once, with a sentence. wait_seconds: how long the first evaluation may wait for the worker.
+        once, with a sentence. cancelled: what ends a run on purpose. wait_seconds: how long the
+        first evaluation may wait for the worker.
         """
         self.report = report
         self._course, self._pipeline, self._rent, self._watcher = course, pipeline, rent, watcher
         self._announce, self._announced = announce, False
         self._one_branch, self._wait_seconds = one_branch, wait_seconds
+        self._cancelled = cancelled
         self._lease: Lease | None = None
         self._rented = self._local = self._broken = False
 
@@ -101,6 +104,8 @@ class Driver:
         if not self._broken:
             try:
                 return self._shared(call)
+            except self._cancelled:
+                raise
             except FrameworksOwn as error:
                 raise error.cause from error.cause.__cause__
             except Exception as error:  # noqa: BLE001  see above

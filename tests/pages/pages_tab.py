@@ -32,6 +32,7 @@ SETTINGS = {
     "Comfy.Locale": "en",
 }
 DONE = "probe.events.some((e) => e.detail.status !== 'running')"
+OPENING = 60_000  # ms, of a page: other tests run beside these
 LOADED = "window.app?.extensionManager && window.app.vueAppReady && window.app.graph"
 
 
@@ -68,16 +69,16 @@ class Tab:
         """Load the page with these settings beyond the usual ones."""
         self.settings = SETTINGS | {"Comfy.VueNodes.Enabled": self.nodes2} | settings
         self.server.post("/settings", self.settings)
-        self.page.goto(self.server.address)
+        self.page.goto(self.server.address, timeout=OPENING)
         return self._settled()
 
     def reload(self) -> Tab:
         self.server.post("/settings", self.settings)  # the server keeps one set for all tabs
-        self.page.reload()
+        self.page.reload(timeout=OPENING)
         return self._settled()
 
     def _settled(self) -> Tab:
-        self.page.wait_for_function(LOADED)
+        self.page.wait_for_function(LOADED, timeout=OPENING)
         self.page.evaluate("probe.ready()")
         return self
 

@@ -191,12 +191,13 @@ def test_an_error_of_the_network_itself_is_raised_as_it_is(network, holdings, wo
     assert worker.alive and worker.idle(), "nothing that is under way is wanted"
 
 
-class Interrupted(BaseException):
-    pass
-
-
-def test_cancel_goes_through_and_keeps_the_worker(network, holdings, worker):
+@pytest.mark.parametrize("base", [BaseException, Exception])  # ComfyUI's, and older ones'
+def test_cancel_goes_through_and_keeps_the_worker(network, holdings, worker, base):
     warm(network, holdings)
+
+    class Interrupted(base):
+        pass
+
     ticks = []
 
     def tick():
@@ -204,7 +205,7 @@ def test_cancel_goes_through_and_keeps_the_worker(network, holdings, worker):
         if len(ticks) == 6:
             raise Interrupted
 
-    run = Run(network, holdings, tick=tick)
+    run = Run(network, holdings, tick=tick, cancelled=Interrupted)
     with pytest.raises(Interrupted):
         run.sample()
     assert worker.alive and worker.idle()

@@ -176,7 +176,16 @@ def stepped(x, outs, index):
 class Run:
     """A run of the driver; its parts are there to be harmed."""
 
-    def __init__(self, network, holdings, mode="exact", prompts=PROMPTS, tick=None, **tuning):
+    def __init__(
+        self,
+        network,
+        holdings,
+        mode="exact",
+        prompts=PROMPTS,
+        tick=None,
+        cancelled=KeyboardInterrupt,
+        **tuning,
+    ):
         self.network, self.prompts, self.said = network, prompts, []
         self.report = Report(mode, total=STEPS)
         one, chosen = len(prompts) == 1, Tuning(**tuning)
@@ -187,7 +196,7 @@ class Run:
         self.lease = Lease(holdings, Source(network), tick or (lambda: None), self.report, chosen)
         self.driver = Driver(
             self.course, self.pipeline, lambda: self.lease, self.report, Nobody(),
-            self.said.append, one,
+            self.said.append, one, cancelled,
         )  # fmt: skip
 
     def sample(self, harm=None, obstacle=None):
