@@ -51,8 +51,8 @@ class HybridCurveImage(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "log",
-                    default=False,
-                    tooltip="Logarithmic scales: shows small values better.",
+                    default=True,
+                    tooltip="Show small values larger, as the node does.",
                 ),
                 io.Model.Input(
                     "model",

@@ -20,9 +20,10 @@ def hybrid_inputs() -> list[Any]:
             options=list(MODES),
             default=MODES[0],
             optional=True,
-            tooltip="adaptive: the second GPU evaluates the negative prompt at the same time, and "
-            "where both prompts agree, half of the network; fastest. paper: Hybridiff's published "
-            "schedule. exact: the negative prompt only; the image is KSampler's. off: one device.",
+            tooltip="adaptive: the second GPU computes the negative prompt at the same "
+            "moment, and where both prompts agree, steps are shortened; fastest. "
+            "exact: every step in full; the image is KSampler's. paper: the "
+            "published schedule, to compare. off: one GPU, as KSampler.",
         ),
         io.Float.Input(
             "tolerance",
@@ -32,7 +33,7 @@ def hybrid_inputs() -> list[Any]:
             step=0.0005,
             round=0.0001,
             optional=True,
-            tooltip="Of mode adaptive: how much a shortened step may change the latent. Lower is "
+            tooltip="For mode adaptive: how much a short step may change the image. Lower is "
             "closer to KSampler's image, higher is faster, 0 is mode exact.",
         ),
         OPTIONS.Input("options", optional=True, tooltip="From Hybrid Options; rarely needed."),
@@ -53,7 +54,9 @@ def seed_input(name: str) -> Any:
 def sampler_outputs() -> list[Any]:
     return [
         io.Latent.Output(tooltip="The denoised latent."),
-        io.String.Output("report", tooltip="What each step was and took, as JSON."),
+        io.String.Output(
+            "report", tooltip="What each step was and took, as JSON; Hybrid Curve Image draws it."
+        ),
     ]
 
 
@@ -69,8 +72,8 @@ def sampler_inputs() -> list[Any]:
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="How strongly the prompt guides. At 1 there is no negative branch; mode "
-            "adaptive then gives the second GPU half of the network.",
+            tooltip="How strongly the prompt guides. At 1 there is no negative prompt to "
+            "compute; mode adaptive then gives the second GPU half of the model.",
         ),
         io.Combo.Input(
             "sampler_name",

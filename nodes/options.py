@@ -20,54 +20,92 @@ class HybridOptions(io.ComfyNode):
             node_id="Hybrid_Options",
             display_name="Hybrid Options",
             category=CATEGORY,
-            description="Settings of the Hybrid nodes that are rarely needed. L, g, k and tau_cap "
-            "are mode paper's, for 50 steps; they are scaled to the run's.",
+            description="Settings of the Hybrid nodes that are rarely needed. Those of mode "
+            "paper are for 50 steps; they are scaled to the run's.",
             search_aliases=ALIASES,
             inputs=[
                 io.Int.Input(
-                    "L", default=0, min=0, max=1000,
-                    tooltip="Steps over which the discrepancy must be flat. 0: as published.",
+                    "L",
+                    display_name="paper: steady steps",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Mode paper: over how many steps the difference of the prompts "
+                    "must be steady. 0: as published.",
                 ),
                 io.Float.Input(
-                    "g", default=0.0, min=0.0, max=1.0, step=0.0001, round=0.00001,
-                    tooltip="Largest fall of the discrepancy a step that counts as flat. 0: as "
-                    "published.",
+                    "g",
+                    display_name="paper: steady means below",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0001,
+                    round=0.00001,
+                    tooltip="Mode paper: the largest fall of the difference a step that "
+                    "counts as steady. 0: as published.",
                 ),
                 io.Int.Input(
-                    "k", default=5, min=0, max=1000,
-                    tooltip="Steps of the Parallelism stage. Published: 5.",
+                    "k",
+                    display_name="paper: short steps",
+                    default=5,
+                    min=0,
+                    max=1000,
+                    tooltip="Mode paper: how many steps are shortened. Published: 5.",
                 ),
                 io.Int.Input(
-                    "tau_cap", default=0, min=0, max=1000,
-                    tooltip="Step at which it starts at the latest. 0: as published.",
+                    "tau_cap",
+                    display_name="paper: latest start",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Mode paper: the step at which the short ones begin at the "
+                    "latest. 0: as published.",
                 ),
                 io.Int.Input(
-                    "largest_gap", default=Tuning.largest_gap, min=0, max=1000,
-                    tooltip="Most shortened steps in a row, mode adaptive.",
+                    "largest_gap",
+                    display_name="most short steps in a row",
+                    default=Tuning.largest_gap,
+                    min=0,
+                    max=1000,
+                    tooltip="Mode adaptive: the most steps in a row that are not full.",
                 ),
                 io.Boolean.Input(
-                    "look_ahead", default=Tuning.look_ahead,
-                    tooltip="Evaluate the first half of the network at the latent that the next "
-                    "step is expected to have, mode adaptive.",
+                    "look_ahead",
+                    display_name="look ahead",
+                    default=Tuning.look_ahead,
+                    tooltip="Mode adaptive: the second GPU begins a short step early, at the "
+                    "latent that it is expected to have.",
                 ),
                 io.Float.Input(
-                    "step_timeout", default=Settings.step_seconds, min=1.0, max=86400.0,
-                    tooltip="Seconds after which the second process counts as hung in a step.",
+                    "step_timeout",
+                    display_name="give up a step after (s)",
+                    default=Settings.step_seconds,
+                    min=1.0,
+                    max=86400.0,
+                    tooltip="Seconds after which the second GPU counts as stuck in a step; "
+                    "the image is then made on one.",
                 ),
                 io.Float.Input(
-                    "load_timeout", default=Settings.load_seconds, min=1.0, max=86400.0,
-                    tooltip="Seconds that the second process may take to load the model.",
+                    "load_timeout",
+                    display_name="give up loading after (s)",
+                    default=Settings.load_seconds,
+                    min=1.0,
+                    max=86400.0,
+                    tooltip="Seconds that the second GPU may take to load the model.",
                 ),
                 io.Combo.Input(
-                    "data_plane", options=list(DATA_PLANES), default=Tuning.data_plane,
+                    "data_plane",
+                    display_name="exchange between the GPUs",
+                    options=list(DATA_PLANES),
+                    default=Tuning.data_plane,
                     optional=True,  # older workflows do not have it
-                    tooltip="How tensors travel to the second process. auto: the fastest that "
-                    "passes its self-test. cuda_ipc: memory on the second GPU. host_pinned: pinned "
-                    "memory of the computer. host: as that, not pinned.",
+                    tooltip="How data travels between the GPUs. auto: the fastest way that "
+                    "passes its test. cuda_ipc: directly. host_pinned and host: "
+                    "through the computer's memory.",
                 ),
             ],
             outputs=[OPTIONS.Output(tooltip="For the options input of a Hybrid node.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -11,11 +13,19 @@ from aiohttp import web
 from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.errors import HybridError
+from hybrid_core.telling.kinds import LOOKS
 
 from . import monitor
 
 PREFIX = "/hybrid_ksampler"
 MOST_SECONDS = 1e9
+
+
+def version() -> str:
+    """Of this pack, as the registry knows it."""
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def tell_of_worker() -> None:
@@ -33,6 +43,10 @@ def add_routes() -> None:
         return web.json_response(
             {"runs": monitor.LIVE.snapshots(request.query.get("workflow_id") or None)}
         )
+
+    @table.get(f"{PREFIX}/pack")
+    async def pack(_: web.Request) -> web.Response:
+        return web.json_response({"version": version(), "looks": LOOKS})
 
     @table.get(f"{PREFIX}/worker")
     async def worker(_: web.Request) -> web.Response:

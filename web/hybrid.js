@@ -8,6 +8,7 @@ import { menuItems } from "./lib/plot/menu.mjs";
 import { Plots } from "./lib/plot/plots.mjs";
 import { feed, snapshots } from "./lib/run/feed.mjs";
 import { Follower } from "./lib/run/follow.mjs";
+import { Kinds } from "./lib/run/kinds.mjs";
 import { RunStore } from "./lib/run/store.mjs";
 import { Prefs } from "./lib/shell/prefs.mjs";
 import { Settings } from "./lib/shell/settings.mjs";
@@ -17,9 +18,11 @@ import { OpenWorkflow } from "./lib/shell/workflow.mjs";
 import { Swapping } from "./lib/swap/actions.mjs";
 
 const words = new Words();
+const kinds = new Kinds();
 const workflow = new OpenWorkflow(app);
 const store = new RunStore();
-const plots = new Plots({ app, workflow, store, words, prefs: new Prefs(() => localStorage) });
+const prefs = new Prefs(() => localStorage);
+const plots = new Plots({ app, workflow, store, words, kinds, prefs });
 const follower = new Follower(store, {
   watching: () => plots.size > 0 && !document.hidden,
   fetchRuns: snapshots(api, workflow),
@@ -27,13 +30,21 @@ const follower = new Follower(store, {
 feed(api, document, store, follower);
 const worker = new WorkerClient(api);
 const settings = new Settings({ app, worker, plots });
-const toasts = new Toasts({ app, words, workflow });
+const toasts = new Toasts({ app, words, kinds, workflow });
 const swapping = new Swapping({ app, words, toasts });
 
+const pack = { cnr_id: "hybrid-ksampler", ver: "" }; // saved with nodes, for who lacks the pack
+
 async function loadWords() {
-  const answer = await api.fetchApi("/i18n");
-  words.load(answer.ok ? await answer.json() : {}, locale());
-  plots.redraw();
+  const ask = async (path) => {
+    const answer = await api.fetchApi(path);
+    return answer.ok ? answer.json() : {};
+  };
+  const [messages, told] = await Promise.all([ask("/i18n"), ask("/hybrid_ksampler/pack")]);
+  pack.ver = told.version ?? "";
+  kinds.load(told.looks ?? {});
+  words.load(messages, locale(), kinds.words());
+  plots.relearn();
 }
 
 /** A function that gives the language in use; reading a setting is slow: at most once a second. */
@@ -59,6 +70,8 @@ app.registerExtension({
   getSelectionToolboxCommands: (item) => swapping.toolboxCommands(item),
 
   nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("Hybrid_")) return;
+    Object.assign(node.properties, pack);
     settings.applyDefaults(node);
     plots.add(node);
   },

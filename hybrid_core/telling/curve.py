@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_core.errors import HybridError
-from hybrid_core.telling.report import LETTERS
+from hybrid_core.telling.kinds import (
+    KINDS,
+    REFRESH,
+    TOLD,
+    counts_as,
+    english,
+    is_both,
+    is_short,
+)
 
-KINDS = (*LETTERS, "refresh")
+FASTER = 1.05  # a ratio from which a run is called faster
 
 
 class UnreadableReport(HybridError, ValueError):
@@ -44,23 +52,65 @@ class Curve:
     reasons: tuple[str, ...] = ()
 
     def words(self) -> str:
-        """The run in one line."""
-        parts = [self.mode if self.tolerance is None else f"{self.mode} {self.tolerance:g}"]
+        """The run in one line: the sentence of the node."""
+        parts = [self._lead(), *self._how()]
+        return " · ".join(part for part in parts if part)
+
+    def _lead(self) -> str:
         if self.status not in ("done", "running"):
-            parts.append(self.status)
-        forwards = "" if self.ideal is None else f"{self.ideal:.2f}x by step count"
-        if self.ratio is not None:
-            counted = f" ({forwards})" if forwards else ""
-            parts.append(f"{self.ratio:.2f}x as fast as one device{counted}")
-        elif forwards and self.steps:
-            parts.append(forwards)
-        pipelined = sum(step.kind == "pipelined" for step in self.steps)
-        if pipelined:
-            parts.append(f"{pipelined} of {len(self.steps)} steps pipelined")
-        local = sum(step.kind == "local" for step in self.steps)
-        if local:
-            parts.append(f"{local} of {len(self.steps)} on one device")
-        return "  ·  ".join(parts)
+            return f"{self.status.capitalize()} at step {len(self.steps)} of {self.total}"
+        milliseconds = sum(step.milliseconds or 0 for step in self.steps)
+        return duration(milliseconds) if milliseconds else "Done"
+
+    def _how(self) -> list[str]:
+        if self.mode == "off":
+            return ["on one GPU (mode off)", *self._reasons([])]
+        found = self.counts()
+        kinds = [kind for kind, _ in found]
+        alone = not any(is_both(kind) or is_short(kind) for kind in kinds)
+        why = self._reasons(kinds)
+        if self.status == "failed" or (alone and why):
+            return why
+        listed = ", ".join(f"{count} {english(KINDS[kind])}" for kind, count in found)
+        steps = f"{listed} step{'' if found[-1][1] == 1 else 's'}" if found else ""
+        return ["" if alone else self._faster(kinds), steps, *why]
+
+    def _reasons(self, kinds: list[str]) -> list[str]:
+        said = [reason.removesuffix(".") for reason in self.reasons]
+        if said:
+            return [f"on one GPU: {said[0]}", *said[1:]] if kinds == ["local"] else said
+        if kinds == ["local"]:
+            return ["the second GPU was getting ready, run again"]
+        if kinds == ["single"]:
+            return ["only one prompt to compute, nothing to share"]
+        if "local" in kinds and any(map(is_both, kinds)):
+            return ["the second GPU joined on the way"]
+        return []
+
+    def _faster(self, kinds: list[str]) -> str:
+        if self.ratio is None:
+            return ""
+        if self.ratio < FASTER:
+            return "no faster than one GPU"
+        than = "one GPU" if any(map(is_both, kinds)) else "with full steps only"
+        return f"{self.ratio:#.2g}x faster than {than}"
+
+    def counts(self) -> list[tuple[str, int]]:
+        """How many steps are of each kind that occurs, refreshes among the full ones."""
+        seen = [counts_as(step.kind) for step in self.steps]
+        return [(kind, seen.count(kind)) for kind in KINDS if kind in seen]
+
+
+def duration(milliseconds: float) -> str:
+    """As a person says it: "8.0 ms", "1.2 s", "3 min 20 s"."""
+    if milliseconds < 10:
+        return f"{milliseconds:#.2g} ms"
+    if milliseconds < 999.5:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 99_950:
+        return f"{milliseconds / 1000:.1f} s"
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def read(text: str) -> Curve:
@@ -78,14 +128,14 @@ def read(text: str) -> Curve:
     if not isinstance(reasons, list):
         raise _unreadable(f"reasons {_short(json.dumps(reasons))}, not a list")
     steps, on_schedule = _steps(rows)
-    pipelined = [step.position for step in steps if step.kind == "pipelined"]
+    short = [step.position for step in steps if is_short(step.kind)]
     total = _number(data, "total") or 0
     return Curve(
         mode=data["mode"],
         steps=steps,
         total=max(len(steps), int(total)),
         on_schedule=on_schedule,
-        parallelism=(pipelined[0] - 1, pipelined[-1]) if pipelined else None,
+        parallelism=(short[0] - 1, short[-1]) if short else None,
         tolerance=_number(data, "tolerance"),
         ratio=_number(data, "ratio"),
         ideal=_number(data, "ideal"),
@@ -97,17 +147,17 @@ def read(text: str) -> Curve:
 def _steps(rows: list[dict[str, Any]]) -> tuple[tuple[Step, ...], bool]:
     """The steps, and whether each call was the next step of the schedule."""
     kinds = [row.get("kind", "exact") for row in rows]
-    unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in LETTERS]
+    unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in TOLD]
     if unknown:
-        raise _unreadable(f"a step of the kind {_short(str(unknown[0]))}, not {', '.join(LETTERS)}")
+        raise _unreadable(f"a step of the kind {_short(str(unknown[0]))}, not {', '.join(TOLD)}")
     counted = [row.get("step") for row in rows]
     on_schedule = counted == list(range(len(rows)))
-    pipelined = [at for at, kind in enumerate(kinds) if kind == "pipelined"]
-    inside = range(pipelined[0], pipelined[-1]) if pipelined else range(0)
+    short = [at for at, kind in enumerate(kinds) if is_short(kind)]
+    inside = range(short[0], short[-1]) if short else range(0)
     steps = tuple(
         Step(
             position=at + 1,
-            kind="refresh" if kind == "exact" and at in inside else kind,
+            kind=REFRESH if kind == "exact" and at in inside else kind,
             discrepancy=_number(row, "discrepancy"),
             drift=_number(row, "drift"),
             milliseconds=_number(row, "ms"),

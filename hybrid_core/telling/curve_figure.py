@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybrid_core.errors import HybridError
-from hybrid_core.telling.curve import KINDS, Curve, Step
+from hybrid_core.telling.curve import Curve, Step
+from hybrid_core.telling.kinds import KINDS, LOOKS, english
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,25 +20,27 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 768, 384  # pixels that the text is sized for
 SMALLEST, LARGEST = (320, 200), (8192, 8192)
 INK, QUIET, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
-LINE, DRIFT = "#0072b2", "#a3457c"
-LOOKS = {  # of each kind of step: mark as in the live plot, its fill, colour, hatch of its bar
-    "exact": ("o", LINE, LINE, ""),
-    "pipelined": (">", PAPER, "#d55e00", "////"),
-    "refresh": ("D", "#007a5a", "#007a5a", ".."),
-    "local": ("s", "#444444", "#444444", "xx"),
-    "single": ("x", "#8a6d00", "#8a6d00", "--"),
+MARKS = {  # of kinds.json: matplotlib's marker, and whether it is filled
+    "disc": ("o", True),
+    "ring": ("o", False),
+    "diamond": ("D", True),
+    "triangle": (">", False),
+    "square": ("s", True),
+    "plus": ("P", True),
+    "cross": ("x", True),
 }
-STAGES = ("Warm-Up", "Parallelism", "Fully-Connecting")
-BANDS = ("#e8f1f8", "#fdebdd", "#e4f3ec")
+STAGES = LOOKS["stages"]
 MOST_LINES = 3  # of words above the picture
-DRIFT_ROOM = 2.5  # tolerances from the bottom to the top
+TOLERANCE_AT = 0.42  # height of the tolerance in the picture, as in the node
+DRIFT_REACH = 20  # the logarithmic scale of the drift ends at so many tolerances
+TALLEST = 2.5  # typical steps: a slow one must not flatten the others
 
 
 class NoMatplotlib(HybridError, ImportError):
     """matplotlib, the pack's one requirement, is not installed."""
 
 
-def pixels(curve: Curve, width: int, height: int, log: bool = False) -> np.ndarray[Any, Any]:
+def pixels(curve: Curve, width: int, height: int, log: bool = True) -> np.ndarray[Any, Any]:
     """The picture, (height, width, 3) uint8; equal for equal arguments."""
     try:
         import matplotlib
@@ -54,7 +58,7 @@ def pixels(curve: Curve, width: int, height: int, log: bool = False) -> np.ndarr
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def figure(curve: Curve, width: int, height: int, log: bool = False) -> Figure:
+def figure(curve: Curve, width: int, height: int, log: bool = True) -> Figure:
     """The picture as a figure of width x height pixels."""
     from matplotlib.figure import Figure
 
@@ -75,12 +79,9 @@ def figure(curve: Curve, width: int, height: int, log: bool = False) -> Figure:
         top, bottom = made.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         top.set_xlim(0.5, curve.total + 0.5)
         handles = _draw_discrepancy(top, curve, log)
-        if any(step.drift is not None for step in curve.steps):
-            right = top.twinx()
-            handles += _draw_drift(right, curve, log)
-        else:
-            right = top
-        _draw_stages(top, right, curve)
+        if curve.tolerance and any(step.drift is not None for step in curve.steps):
+            handles += _draw_drift(top.twinx(), curve, curve.tolerance, log)
+        _draw_stages(top, bottom, curve)
         _draw_times(bottom, curve)
         made.legend(
             handles=handles, loc="outside lower center", ncols=7, fontsize=7.5, frameon=False,
@@ -108,35 +109,29 @@ def _lines(text: str, letters: int) -> list[str]:
 
 def _why_empty(curve: Curve) -> str:
     if curve.mode == "off":
-        return "mode off: ComfyUI's KSampler, on one device.\nThere are no steps to draw."
-    return f"mode {curve.mode}: this run recorded no steps,\nso there is nothing to draw."
+        return "Mode off: ComfyUI's KSampler, on one GPU.\nThere are no steps to draw."
+    return f"Mode {curve.mode}: this run recorded no steps,\nso there is nothing to draw."
 
 
-def _draw_stages(axes: Axes, front: Axes, curve: Curve) -> None:
-    """Shaded bands: Warm-Up up to tau1, Parallelism, Fully-Connecting from tau2.
-
-    front: the axes that lie on top, for the words.
-    """
+def _draw_stages(top: Axes, bottom: Axes, curve: Curve) -> None:
+    """The stages as shaded bands with their names."""
     if curve.parallelism is None:
         return
     tau1, tau2 = curve.parallelism
     edges = (0.5, tau1 + 0.5, tau2 + 0.5, curve.total + 0.5)
-    words: dict[str, Any] = {
-        "transform": front.get_xaxis_transform(),
-        "fontsize": 7.5,
-        "color": QUIET,
-    }
-    for name, colour, left, right in zip(STAGES, BANDS, edges, edges[1:], strict=False):
-        if right > left:
-            axes.axvspan(left, right, color=colour, zorder=0, linewidth=0, gid=f"stage {name}")
-        if right - left > 0.16 * curve.total:
-            front.text(
-                (left + right) / 2, 0.96, name, ha="center", va="top",
-                bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5}, **words,
+    for (name, look), left, right in zip(STAGES.items(), edges, edges[1:], strict=False):
+        if right <= left:
+            continue
+        shade = {"color": look["light"], "zorder": 0, "linewidth": 0}
+        top.axvspan(left, right, alpha=look["strength"], gid=f"stage {name}", **shade)
+        bottom.axvspan(left, right, alpha=look["strength"], **shade)
+        if right - left > 0.1 * curve.total:
+            top.text(
+                (left + right) / 2, 1.01, english(look), ha="center", va="bottom", color=INK,
+                transform=top.get_xaxis_transform(), fontsize=8,
             )  # fmt: skip
-    for name, tau, side in (("τ1", tau1, "right"), ("τ2", tau2, "left")):
-        axes.axvline(tau + 0.5, color=QUIET, linewidth=0.9, linestyle=(0, (4, 2)), gid=name)
-        front.text(tau + 0.5, 1.01, f"{name} {tau}", ha=side, va="bottom", **words)
+    for tau in (tau1, tau2):
+        top.axvline(tau + 0.5, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)), gid="border")
 
 
 def _draw_discrepancy(axes: Axes, curve: Curve, log: bool) -> list[Any]:
@@ -146,28 +141,30 @@ def _draw_discrepancy(axes: Axes, curve: Curve, log: bool) -> list[Any]:
     handles: list[Any] = []
     if seen:
         everywhere = [seen.get(step.position, np.nan) for step in curve.steps]
-        axes.plot(list(seen), list(seen.values()), color=LINE, linewidth=0.8, linestyle="--")
+        line = LOOKS["lines"]["difference"]["light"]
+        axes.plot(list(seen), list(seen.values()), color=line, linewidth=0.8, linestyle="--")
         handles += axes.plot(
             [step.position for step in curve.steps], everywhere,
-            color=LINE, linewidth=1.5, label="rel-MAE", gid="discrepancy",
+            color=line, linewidth=1.5, label=_name("difference"), gid="discrepancy",
         )  # fmt: skip
     else:
         axes.set_yticks([])
         axes.text(
-            0.5, 0.25, "the two prompts' discrepancy was not measured", ha="center",
+            0.5, 0.25, "how far the two prompts are apart was not measured", ha="center",
             transform=axes.transAxes, fontsize=8, color=QUIET,
         )  # fmt: skip
     size = max(2.0, min(5.0, 260 / curve.total))
-    for kind in KINDS:
-        mark, fill, colour, _ = LOOKS[kind]
+    for kind, look in KINDS.items():
         mine = {s.position: heights[at] for at, s in enumerate(curve.steps) if s.kind == kind}
         if mine:
+            mark, filled = MARKS[look["mark"]]
             handles += axes.plot(
                 list(mine), list(mine.values()), linestyle="none", marker=mark, markersize=size,
-                markeredgewidth=0.9, markeredgecolor=colour, markerfacecolor=fill,
-                label=kind, zorder=3, gid=f"marks {kind}",
+                markeredgewidth=0.9, markeredgecolor=look["light"],
+                markerfacecolor=look["light"] if filled else PAPER,
+                label=english(look), zorder=3, gid=f"marks {kind}",
             )  # fmt: skip
-    axes.set_ylabel("rel-MAE", fontsize=8, color=INK)
+    axes.set_ylabel(_name("difference"), fontsize=8, color=INK)
     if log and seen:
         axes.set_yscale("log")
     else:
@@ -191,46 +188,53 @@ def _heights(steps: tuple[Step, ...], seen: dict[int, float], log: bool) -> list
     return list(np.interp(at, list(seen), values))
 
 
-def _draw_drift(axes: Axes, curve: Curve, log: bool) -> list[Any]:
-    """The drift that mode adaptive weighs, with its tolerance. Legend entries."""
+def _draw_drift(axes: Axes, curve: Curve, tolerance: float, log: bool) -> list[Any]:
+    """The change that the adaptive policy expects, against its tolerance. Legend entries.
+
+    The tolerance is always at the same height: what counts is which side of it the change is on.
+    """
     seen = _known(((step.position, step.drift) for step in curve.steps), log)
+    colour = LOOKS["lines"]["change"]["light"]
     handles: list[Any] = axes.plot(
         list(seen), list(seen.values()),
-        color=DRIFT, linewidth=1.0, linestyle=(0, (3, 1.5)), label="drift", gid="drift",
+        color=colour, linewidth=1.2, linestyle=(0, (1.2, 1.4)), label=_name("change"), gid="drift",
     )  # fmt: skip
-    if curve.tolerance:
-        line = axes.axhline(
-            curve.tolerance, color=DRIFT, linewidth=0.9, linestyle=":", label="tolerance",
-            gid="tolerance",
-        )  # fmt: skip
-        handles.append(line)
-    if log and seen:
+    line = axes.axhline(
+        tolerance, color=colour, linewidth=0.9, linestyle="--", gid="tolerance",
+        label=f"tolerance {tolerance:g}",
+    )  # fmt: skip
+    if log:
+        decades = math.log10(DRIFT_REACH) / (1 - TOLERANCE_AT)
         axes.set_yscale("log")
+        axes.set_ylim(tolerance / 10 ** (decades * TOLERANCE_AT), tolerance * DRIFT_REACH)
     else:
-        largest = max(seen.values(), default=0.0)
-        axes.set_ylim(0, DRIFT_ROOM * curve.tolerance if curve.tolerance else 1.2 * largest or 1)
-    axes.set_ylabel("drift", fontsize=8, color=DRIFT)
-    _quiet(axes)
-    return handles
+        axes.set_ylim(0, tolerance / TOLERANCE_AT)
+    axes.set_axis_off()
+    return [*handles, line]
 
 
 def _draw_times(axes: Axes, curve: Curve) -> None:
     """A bar a step: how long its evaluation took."""
     from matplotlib.ticker import MaxNLocator
 
-    for kind in KINDS:
+    times = [step.milliseconds or 0.0 for step in curve.steps]
+    top = min(max(times), TALLEST * sorted(times)[len(times) // 2]) or 1
+    for kind, look in KINDS.items():
         mine = {s.position: s.milliseconds or 0.0 for s in curve.steps if s.kind == kind}
         if mine:
             axes.bar(
                 list(mine), list(mine.values()),
-                width=0.8, color=LOOKS[kind][2], edgecolor=PAPER, linewidth=0,
-                hatch=LOOKS[kind][3] if curve.total <= 60 else "", gid=f"times {kind}",
+                width=0.8, color=look["light"], linewidth=0, gid=f"times {kind}",
             )  # fmt: skip
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * top)
     axes.set_ylabel("ms", fontsize=8, color=INK)
     axes.set_xlabel("step" if curve.on_schedule else "evaluation", fontsize=8, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _quiet(axes)
+
+
+def _name(line: str) -> str:
+    return english(LOOKS["lines"][line])
 
 
 def _quiet(axes: Axes) -> None:

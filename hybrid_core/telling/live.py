@@ -52,6 +52,10 @@ class Live:
         self._sent_at = -math.inf
         self._timer: threading.Timer | None = None
 
+    def now(self) -> float:
+        """Seconds."""
+        return self._clock()
+
     def snapshots(self, workflow_id: str | None = None) -> list[Message]:
         """Of one workflow's runs, or of all; oldest first."""
         with self._lock:
@@ -102,13 +106,15 @@ class Live:
 class LiveRun:
     """One run of one node."""
 
-    def __init__(self, address: Address, report: Report):
-        self.client_id = address.client_id
+    def __init__(self, address: Address, report: Report, since: float):
+        """since: when it began, on the clock that end() is told of."""
+        self.client_id, self._since = address.client_id, since
         self.state: Message = {
             "run": uuid.uuid4().hex, **address.ids(), "seq": 0, "started": time.time(),
         }  # fmt: skip
         self._rows: list[Message] = []
         self._changed = 0  # the first row that is not told yet
+        self._seconds: float | None = None  # once it has ended
         self.update(report)
 
     def update(self, report: Report) -> None:
@@ -124,7 +130,11 @@ class LiveRun:
             "total": report.total, "mode": report.mode, "tolerance": report.tolerance,
             "status": report.status, "reasons": list(report.reasons), "cut": report.cut,
             "ideal": number(report.ideal), "ratio": number(report.ratio),
+            "seconds": number(self._seconds),
         }  # fmt: skip
+
+    def end(self, now: float) -> None:
+        self._seconds = now - self._since
 
     def message(self) -> Message:
         """What is new since the last message."""
@@ -143,13 +153,17 @@ class LiveNode:
     def __init__(self, live: Live, address: Callable[[], Address]):
         """address: asked when a run begins."""
         self._live, self._address = live, address
+        self._since = live.now()
         self._runs: list[tuple[Report, LiveRun]] = []  # a sampler inside a sampler is its own run
         waiting = Report(mode="off", status="waiting")
         # the latest run's snapshot; filled in place, as ComfyUI keeps a node's output for replay
-        self.shown = LiveRun(address(), waiting).snapshot()
+        self.shown = LiveRun(address(), waiting, self._since).snapshot()
 
     def began(self, report: Report) -> None:
-        run = LiveRun(self._address(), report)
+        self._begin(report, self._live.now())
+
+    def _begin(self, report: Report, since: float) -> None:
+        run = LiveRun(self._address(), report, since)
         self._runs.append((report, run))
         self._live.changed(run, report)
 
@@ -157,13 +171,15 @@ class LiveNode:
         self._live.changed(self._of(report), report)
 
     def ended(self, report: Report) -> None:
-        self.stepped(report)
-        self.shown.update(self._of(report).snapshot())
+        run = self._of(report)
+        run.end(self._live.now())
+        self._live.changed(run, report)
+        self.shown.update(run.snapshot())
         self._runs = [(known, run) for known, run in self._runs if known is not report]
 
     def did_not_share(self, report: Report) -> None:
-        """Of an execution that is KSampler's own."""
-        self.began(report)
+        """Of an execution that is KSampler's own: it took since this watcher was made."""
+        self._begin(report, self._since)
         self.ended(report)
 
     def _of(self, report: Report) -> LiveRun:

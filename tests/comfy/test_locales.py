@@ -24,7 +24,10 @@ def test_words_are_those_of_the_schema(node):
     names = [one.id for one in schema.inputs]
     assert [name for name in words["inputs"] if name != "control_after_generate"] == names
     for one in schema.inputs:
-        assert words["inputs"][one.id] == {"name": one.id, "tooltip": one.tooltip}
+        assert words["inputs"][one.id] == {
+            "name": one.display_name or one.id,
+            "tooltip": one.tooltip,
+        }
     controlled = any(getattr(one, "control_after_generate", None) for one in schema.inputs)
     assert ("control_after_generate" in words["inputs"]) == controlled
     assert list(words["outputs"]) == [str(index) for index in range(len(schema.outputs))]

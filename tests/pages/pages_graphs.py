@@ -111,10 +111,16 @@ def text_to_latent(
     tolerance: float = 0.01,
     size: tuple[int, int] = (330, 560),
     workflow_id: str | None = None,
+    plot: str | None = None,
     **sampler,
 ) -> Workflow:
-    """A demo model, one sampler (node 5), the latent saved. A seed of its own by default."""
+    """A demo model, one sampler (node 5), the latent saved. A seed of its own by default.
+
+    plot: open or folded, whatever the settings are.
+    """
     graph = Graph(workflow_id)
+    if plot is not None:
+        sampler["properties"] = {"Node name for S&R": kind, "hybrid_plot": plot}
     graph.add(1, "Hybrid_DemoModel", (80, 110), (270, 80), ["mmdit"])
     graph.add(2, "Hybrid_DemoPrompt", (80, 240), (270, 110), ["large red circle"])
     graph.add(3, "Hybrid_DemoPrompt", (80, 400), (270, 110), [""])

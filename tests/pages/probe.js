@@ -103,6 +103,7 @@
     said,
     rows: (id) => slot(id)?.current?.rows ?? [],
     pack,
+    shown: (id) => [...(pack()?.plots ?? [])].find(({ node }) => node === window.probe.node(id))?.shown()?.run.rows.length,
     node, widget, canvas, pixels, onScreen, root, api,
     detachedPlots,
     events: [],

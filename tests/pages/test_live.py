@@ -74,7 +74,7 @@ def test_two_workflows_with_the_same_node_id_do_not_mix(tab):
         tab.load(workflow)
         assert len(tab.rows()) == steps
         tab.until("probe.onScreen('5')")
-        tab.until("(words) => probe.said('5').includes(words)", f"{steps} steps")
+        tab.until("(n) => probe.shown('5') === n", steps)
 
 
 def test_cancel_is_shown_as_interrupted(tab):

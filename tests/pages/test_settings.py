@@ -62,20 +62,19 @@ def test_the_idle_time_reaches_the_server(tab):
     tab.until(IDLE, before)
 
 
-def test_without_the_live_plot_the_words_stay(tab):
-    tab.load(text_to_latent())
+def test_the_plot_is_open_in_every_node_that_does_not_say_otherwise(tab):
+    tab.load(text_to_latent(size=(300, 380)))
     tab.feed(rows_of(20))
-    tab.until("probe.pixels('5')?.drawn > 0")
-    tall = tab.until("probe.onScreen('5')")["height"]
-    with settings(tab, LivePlot=False):
-        tab.until("!probe.canvas('5').checkVisibility()")
-        before = tab.redraws()
-        tab.feed(rows_of(21), status="interrupted", total=30, started=9e9)
-        tab.until("/interrupted/i.test(probe.said('5'))")
-        assert tab.redraws() == before
-        assert tab.js("probe.onScreen('5')")["height"] < tall
-    tab.until("probe.canvas('5').checkVisibility()")
-    tab.until("(n) => probe.counts('5').redraws > n", before)
+    tab.until("probe.onScreen('5')?.height < 45")
+    height = tab.js("probe.node('5').size[1]")
+    with settings(tab, OpenPlot=True):
+        tab.until("probe.onScreen('5').height > 200")
+    tab.until("probe.onScreen('5').height < 45")
+    assert tab.js("probe.node('5').size[1]") == height
+    tab.load(text_to_latent(plot="folded"))
+    with settings(tab, OpenPlot=True):
+        tab.frames(3)
+        assert tab.until("probe.onScreen('5')")["height"] < 45
 
 
 def test_another_language_names_nodes_inputs_and_states(open_tab, picture, frontend, renderer):

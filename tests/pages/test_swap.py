@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from pages_graphs import SAMPLER, Graph, sampler_values, text_to_latent
 from safetensors.torch import load_file
+
+from demo.server import ROOT
 
 EXECUTE = "(id) => app.extensionManager.command.execute(id)"
 TO_HYBRID = "HybridKSampler.SwapWorkflow.hybrid"
@@ -117,3 +121,55 @@ def test_samplers_in_subgraphs_are_swapped(tab):
     tab.js(EXECUTE, TO_HYBRID)
     tab.until("(id) => probe.node(id)?.type === 'Hybrid_KSampler'", inner)
     assert tab.run()["outputs"]["6"]["latents"]
+
+
+def test_a_swapped_node_keeps_its_size_and_moves_what_is_in_its_way(tab):
+    graph = Graph()
+    graph.document = text_to_latent("KSampler", steps=4, size=(330, 480))
+    tab.load(graph.document)
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(TYPE, "Hybrid_KSampler")
+    assert tab.serialized(SAMPLER)["size"] == [330, 480]
+    tab.load(text_to_latent("KSampler", steps=4, size=(330, 262)))
+    tab.js("() => { probe.node('6').pos = [400, 430]; }")
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(TYPE, "Hybrid_KSampler")
+    bottom = "probe.node('5').pos[1] + probe.node('5').size[1]"
+    assert tab.js(f"probe.node('6').pos[1] - 30 > {bottom}")
+    tab.js(EXECUTE, TO_KSAMPLER)
+    tab.until(TYPE, "KSampler")
+    assert tab.serialized(6)["pos"] == [400, 430]
+    assert tab.serialized(SAMPLER)["size"] == [330, 262]
+
+
+def test_file_names_resolve_to_the_same_text(tab):
+    tab.load(text_to_latent("KSampler", steps=4, seed=77, size=(330, 480)))
+    tab.js("() => { probe.node('6').widgets[0].value = 'a-%KSampler.seed%-%KSampler.steps%'; }")
+    name = "async () => (await app.graphToPrompt()).output['6'].inputs.filename_prefix"
+    before = tab.js(name)
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(TYPE, "Hybrid_KSampler")
+    assert tab.js(name) == before == "a-77-4"
+
+
+def test_nodes_say_which_pack_they_are_of(tab):
+    tab.load(text_to_latent())
+    saved = tab.serialized(SAMPLER)["properties"]
+    assert saved["cnr_id"] == "hybrid-ksampler" and saved["ver"].count(".") == 2
+
+
+def test_a_workflow_with_other_samplers_gets_the_model_attached(tab):
+    tab.load(json.loads((ROOT / "example_workflows" / "hybrid_custom_sampling.json").read_text()))
+    tab.js(EXECUTE, TO_KSAMPLER)
+    types = "probe.root().nodes.map((node) => node.type)"
+    tab.until(f"!{types}.includes('Hybrid_AttachModel')")
+    bare = tab.js("async () => (await app.graphToPrompt()).output")
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until(f"{types}.includes('Hybrid_AttachModel')")
+    prompt = tab.js("async () => (await app.graphToPrompt()).output")
+    classes = [node["class_type"] for node in prompt.values()]
+    assert classes.count("Hybrid_AttachModel") == 1 and len(prompt) == len(bare) + 1
+    tab.until("!!app.canvas.canvas")
+    tab.js("app.canvas.canvas.focus()")
+    tab.page.keyboard.press("Control+z")
+    tab.until(f"!{types}.includes('Hybrid_AttachModel')")

@@ -16,8 +16,8 @@ PALETTE = "(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name
 
 @pytest.fixture
 def drawn(tab):
-    """The tab with a finished run on the sampler."""
-    tab.load(text_to_latent())
+    """The tab with a finished run on the sampler, its plot open."""
+    tab.load(text_to_latent(plot="open"))
     tab.feed(rows_of(20))
     tab.until("probe.onScreen('5')")
     tab.until("probe.pixels('5')?.drawn > 0")
@@ -59,7 +59,7 @@ def test_the_plot_is_drawn_at_the_smallest_size(drawn):
     tab.js("() => probe.node('5').setSize(probe.node('5').computeSize())")
     tab.frames(4)
     box = tab.until("probe.onScreen('5')")
-    assert box["width"] > 100 and box["height"] >= 80
+    assert box["width"] > 100 and box["height"] >= 200
     assert tab.pixels()["colours"] > 3
 
 
@@ -112,10 +112,10 @@ def test_the_previous_run_stays_as_a_faint_line(drawn):
     tab.until("(hash) => probe.pixels('5').hash !== hash", first["hash"])
     tab.frames(2)
     both = tab.pixels()
-    tab.load(text_to_latent())
+    tab.load(text_to_latent(plot="open"))
     tab.feed(second, run="second", started=9e9)
     tab.until("probe.onScreen('5')")
-    tab.until("probe.said('5').includes('20 steps')")
+    tab.until("probe.shown('5') === 20")
     tab.frames(2)
     alone = tab.pixels()
     assert (alone["width"], alone["height"]) == (both["width"], both["height"])
@@ -162,3 +162,77 @@ def test_hover_shows_the_numbers_of_a_step(drawn, picture):
     picture(tab, "-tip")
     tab.page.mouse.move(box["x"] + box["width"] + 200, box["y"] + box["height"] * 0.5)
     tip.wait_for(state="hidden")
+
+
+@pytest.fixture
+def folded(tab):
+    """The tab with a finished run on a sampler as it is made: its plot folded."""
+    tab.load(text_to_latent(size=(300, 380)))
+    tab.feed(rows_of(20))
+    tab.until("probe.pixels('5')?.drawn > 0")
+    tab.frames(3)
+    return tab
+
+
+def test_a_click_opens_the_plot_and_the_node_remembers_it(folded, picture):
+    tab = folded
+    height, strip = tab.js("probe.node('5').size[1]"), tab.js("probe.onScreen('5')")
+    assert strip["height"] < 45 and "11 full, 9 short steps" in tab.said()
+    picture(tab, "-folded")
+    sentence = tab.page.get_by_test_id("hybrid-plot-sentence")
+    sentence.click()
+    tab.until("probe.onScreen('5').height > 200")
+    assert sentence.get_attribute("aria-expanded") == "true"
+    assert tab.serialized()["properties"]["hybrid_plot"] == "open"
+    tab.load(tab.js("probe.root().serialize()"))
+    tab.until("probe.onScreen('5')?.height > 200")
+    tab.page.get_by_test_id("hybrid-plot-sentence").click()
+    tab.until("probe.onScreen('5').height < 45")
+    assert tab.js("probe.node('5').size[1]") == height
+    assert tab.serialized()["properties"]["hybrid_plot"] == "folded"
+
+
+def test_a_click_on_the_strip_opens_the_plot_too(folded):
+    folded.page.get_by_test_id("hybrid-plot-canvas").click()
+    folded.until("probe.onScreen('5').height > 200")
+
+
+def test_opening_is_one_step_of_undo(folded):
+    tab = folded
+    tab.page.get_by_test_id("hybrid-plot-sentence").click()
+    tab.until("probe.onScreen('5').height > 200")
+    tab.js("app.canvas.canvas.focus()")
+    tab.page.keyboard.press("Control+z")
+    tab.until("probe.onScreen('5')?.height < 45")
+
+
+def test_marks_are_explained_and_the_keyboard_reaches_it(folded, picture):
+    tab = folded
+    button = tab.page.get_by_test_id("hybrid-plot-key")
+    box = tab.page.get_by_test_id("hybrid-plot-key-box")
+    button.focus()
+    tab.page.keyboard.press("Enter")
+    box.wait_for()
+    assert button.get_attribute("aria-expanded") == "true"
+    for word in ("full", "short", "foreseen", "one-GPU", "tolerance"):
+        assert box.get_by_text(word, exact=True).count() == 1, word
+    picture(tab, "-key")
+    tab.page.keyboard.press("Escape")
+    box.wait_for(state="hidden")
+
+
+def test_the_sentence_tells_more_when_pointed_to(folded):
+    tab = folded
+    tab.page.get_by_test_id("hybrid-plot-sentence").hover()
+    tip = tab.page.get_by_test_id("hybrid-plot-tip")
+    tip.wait_for()
+    assert "adaptive, tolerance 0.01" in tip.inner_text() and "1.72x" in tip.inner_text()
+
+
+def test_letters_are_12_pixels_at_least(drawn):
+    """Of the elements; the canvas has one size of letters, SIZE of shapes.mjs."""
+    sizes = drawn.js(
+        """() => [...probe.widget('5').element.querySelectorAll('*')]
+            .map((element) => parseFloat(getComputedStyle(element).fontSize))"""
+    )
+    assert min(sizes) >= 12

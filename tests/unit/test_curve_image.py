@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hybrid_core.telling import curve, curve_figure
+from hybrid_core.telling import curve, curve_figure, kinds
 from hybrid_core.telling.curve import UnreadableReport
 from hybrid_core.telling.report import Report, StepRecord
 
 KINDS = "EEEEEpEppEpppEEE"  # two refreshes, three steps of Fully-Connecting
-NAMES = {"E": "exact", "p": "pipelined", "L": "local", "s": "single"}
+NAMES = {kinds.KINDS[kind]["letter"]: kind for kind in kinds.TOLD}
 
 
-def report(kinds=KINDS, **changes):
+SENTENCES = json.loads(
+    (Path(__file__).parents[1] / "web" / "sentences.json").read_text(encoding="utf-8")
+)
+
+
+def report(letters=KINDS, **changes):
     """A report as the nodes return it."""
-    made = Report("adaptive", tolerance=0.006, total=len(kinds), status="done")
-    for step, letter in enumerate(kinds):
+    made = Report("adaptive", tolerance=0.006, total=len(letters), status="done")
+    for step, letter in enumerate(letters):
         made.steps.append(
             StepRecord(
                 step=step,
@@ -34,11 +40,11 @@ def report(kinds=KINDS, **changes):
     return json.dumps(made.data() | changes)
 
 
-def drawn(text, width=768, height=384, log=False):
+def drawn(text, width=768, height=384, log=True):
     return curve_figure.pixels(curve.read(text), width, height, log)
 
 
-def parts(text, log=False):
+def parts(text, log=True):
     """What the figure holds, by the names that its parts carry."""
     made = curve_figure.figure(curve.read(text), 768, 384, log)
     named = {}
@@ -74,52 +80,63 @@ def test_marks_stages_drift_and_times_are_drawn():
         kind: sum(len(line.get_xdata()) for line in named.get(f"marks {kind}", []))
         for kind in curve.KINDS
     }
-    assert counts == {"exact": 8, "refresh": 2, "pipelined": 6, "local": 0, "single": 0}
-    shapes = {mark for mark, *_ in curve_figure.LOOKS.values()}
-    assert len(shapes) == len(curve.KINDS), "kinds differ in shape, not in colour alone"
+    assert {kind: n for kind, n in counts.items() if n} == {
+        "exact": 8, "refresh": 2, "pipelined": 6,
+    }  # fmt: skip
+    shapes = {curve_figure.MARKS[look["mark"]] for look in kinds.KINDS.values()}
+    assert len(shapes) == len(kinds.KINDS), "kinds differ in shape, not in colour alone"
     edges = [named[f"stage {name}"][0].get_extents() for name in curve_figure.STAGES]
     axes = made.axes[0].transData.inverted()
     borders = [axes.transform((box.x0, 0))[0] for box in edges]
     assert borders == pytest.approx([0.5, 5.5, 13.5])
-    assert [line[0].get_xdata()[0] for line in (named["τ1"], named["τ2"])] == [5.5, 13.5]
+    assert [line.get_xdata()[0] for line in named["border"]] == [5.5, 13.5]
     (drift,) = named["drift"]
     assert list(drift.get_xdata()) == list(range(4, 17))
     assert named["tolerance"][0].get_ydata()[0] == 0.006
     bars = {kind: named[f"times {kind}"][-1] for kind in ("exact", "refresh", "pipelined")}
     assert [len(bar) for bar in bars.values()] == [8, 2, 6]
     assert bars["exact"][0].get_height() == 40 and bars["pipelined"][0].get_height() == 20
-    for said in ("adaptive 0.006", "as fast as one device", "τ1 5", "τ2 13", "6 of 16"):
+    for said in ("faster than one GPU", "10 full, 6 short steps", "Shortened", "tolerance 0.006"):
         assert said in words(made)
 
 
 def test_pipelined_steps_stand_hollow_on_the_curve():
-    _, named = parts(report())
+    _, named = parts(report(), log=False)
     (pipelined,), (line,) = named["marks pipelined"], named["discrepancy"]
     known = np.isfinite(line.get_ydata())
     assert list(known) == [letter == "E" for letter in KINDS], "no line where nothing was measured"
     on_line = np.interp(pipelined.get_xdata(), line.get_xdata()[known], line.get_ydata()[known])
     assert list(pipelined.get_ydata()) == pytest.approx(list(on_line))
     assert pipelined.get_markerfacecolor() == curve_figure.PAPER
-    assert named["marks exact"][0].get_markerfacecolor() == curve_figure.LINE
+    assert named["marks exact"][0].get_markerfacecolor() == kinds.KINDS["exact"]["light"]
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_pixels_show_every_kind_and_repeat(log):
-    picture = drawn(report("EEELLspEpEE"), log=log)
+    picture = drawn(report("EEELLsdpEfpEE"), log=log)
     assert picture.shape == (384, 768, 3) and picture.dtype == np.uint8
-    assert np.array_equal(picture, drawn(report("EEELLspEpEE"), log=log))
-    for kind in curve.KINDS:
-        assert has_colour(picture, curve_figure.LOOKS[kind][2]), kind
-    for colour in (*curve_figure.BANDS, curve_figure.PAPER):
-        assert has_colour(picture, colour)
-    assert not has_colour(drawn(report("EEEE"), log=log), curve_figure.BANDS[1])
+    assert np.array_equal(picture, drawn(report("EEELLsdpEfpEE"), log=log))
+    for kind, look in kinds.KINDS.items():
+        assert has_colour(picture, look["light"]), kind
+    short = kinds.KINDS["pipelined"]["light"]
+    assert not has_colour(drawn(report("EEEE"), log=log), short)
+
+
+@pytest.mark.parametrize("case", SENTENCES, ids=lambda case: case["name"].replace(" ", "_"))
+def test_sentence_is_that_of_the_node(case):
+    """The node's own words are tested with the same file, by tests/web/sentence.test.mjs."""
+    steps = [
+        {"kind": NAMES[letter], "ms": 100, "step": i} for i, letter in enumerate(case["letters"])
+    ]
+    said = curve.read(json.dumps({"total": 20, **case["run"], "steps": steps})).words()
+    assert said == case["sentence"]
 
 
 def test_pixels_follow_the_report():
     usual = drawn(report())
     other = json.loads(report())
     other["steps"][2]["discrepancy"] *= 1.5
-    for changed in (drawn(json.dumps(other)), drawn(report(), log=True)):
+    for changed in (drawn(json.dumps(other)), drawn(report(), log=False)):
         assert (changed != usual).any(-1).mean() > 0.001
 
 
@@ -146,7 +163,7 @@ def test_size_out_of_range_is_refused(size):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"mode": "off"}', "mode off: ComfyUI's KSampler, on one device"),
+        ('{"mode": "off"}', "Mode off: ComfyUI's KSampler, on one GPU"),
         ('{"mode": "adaptive", "steps": []}', "recorded no steps"),
     ],
 )
@@ -165,7 +182,7 @@ def test_one_branch_measures_no_discrepancy_and_says_so():
 def test_interrupted_run_leaves_room_for_what_it_did_not_do():
     made, _ = parts(report("EEEE", total=10, status="interrupted"))
     assert made.axes[0].get_xlim() == (0.5, 10.5)
-    assert "interrupted" in words(made)
+    assert "Interrupted at step 4 of 10" in words(made)
 
 
 def test_reasons_are_shown_whatever_they_contain():
@@ -202,7 +219,7 @@ def test_infinities_are_nothing_measured():
         ('{"steps": []}', "without a mode"),
         ('{"mode": "exact", "steps": {"a": 1}}', "not a list of objects"),
         ('{"mode": "exact", "steps": [3]}', "not a list of objects"),
-        ('{"mode": "exact", "steps": [{"kind": "warp"}]}', "kind 'warp', not exact, pipelined"),
+        ('{"mode": "exact", "steps": [{"kind": "warp"}]}', "kind 'warp', not exact, shared"),
         ('{"mode": "exact", "steps": [{"kind": ["exact"]}]}', "kind .*, not exact"),
         ('{"mode": "exact", "steps": [{"ms": "long"}]}', "ms .*, not a number"),
         ('{"mode": "exact", "ratio": true}', "ratio 'true', not a number"),

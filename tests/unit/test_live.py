@@ -77,6 +77,21 @@ def test_messages_are_deltas_that_make_the_snapshot(clock):
     assert node.shown == snapshot
 
 
+def test_a_run_is_told_with_the_seconds_that_it_took(clock):
+    live, node, _ = setting(clock)
+    for seconds in (3, 5):
+        report = Report(total=1)
+        clock.now += 100  # between two prompts
+        node.began(report)
+        clock.now += seconds
+        node.ended(report)
+    assert [run["seconds"] for run in live.snapshots()] == [3, 5]
+    alone = LiveNode(live, lambda: ADDRESS)
+    clock.now += 7
+    alone.did_not_share(Report("off", status="done"))
+    assert alone.shown["seconds"] == 7
+
+
 def test_no_faster_than_the_pace_and_the_end_is_told(clock):
     live, node, sent = setting(clock)
     report = Report(total=100)

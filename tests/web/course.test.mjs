@@ -1,16 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { counts, course, reached, stepName, waiting } from "../../web/lib/run/course.mjs";
-import { rows, run } from "./runs.mjs";
+import { counts, course as courseOf, reached, stepName, waiting } from "../../web/lib/run/course.mjs";
+import { kinds as all, rows, run } from "./runs.mjs";
 
-const letters = { exact: "E", pipelined: "p", refresh: "R", local: "L", single: "s" };
-const kinds = (found) => found.steps.map((step) => letters[step.kind]).join("");
+const course = (one) => courseOf(one, all);
+
+const kinds = (found) => found.steps.map((step) => all.of(step.kind).letter).join("");
 const stages = (found) => found.stages.map(({ name, from, to }) => `${name} ${from}-${to}`);
 
 for (const [what, status, sent, seen, bounds] of [
-  ["no_pipelined_step", "done", "EEEE", "EEEE", ["warmup 0-4"]],
+  ["no_short_step", "done", "EEEE", "EEEE", []],
   ["one_block", "done", "EEpppE", "EEpppE", ["warmup 0-2", "parallelism 2-5", "connecting 5-6"]],
   ["refreshes", "done", "EEppEpE", "EEppRpE", ["warmup 0-2", "parallelism 2-6", "connecting 6-7"]],
+  ["foreseen_steps", "done", "EfEfpE", "EfRfpE", ["warmup 0-1", "parallelism 1-5", "connecting 5-6"]],
+  ["one_device", "done", "LLfLfL", "LLfLfL", ["warmup 0-2", "parallelism 2-5", "connecting 5-6"]],
   ["end_in_parallelism", "done", "EEpp", "EEpp", ["warmup 0-2", "parallelism 2-4"]],
   ["still_running", "running", "EEppE", "EEppR", ["warmup 0-2", "parallelism 2-5"]],
   ["an_end", "interrupted", "EEppE", "EEppE", ["warmup 0-2", "parallelism 2-4", "connecting 4-5"]],
@@ -51,11 +54,11 @@ test("rows_off_the_schedule_count_to_the_step_before", () => {
 });
 
 test("the_side_that_waits_is_the_faster_one", () => {
-  const side = (own, worker) => waiting(course(run("EEpp", {}, { own, worker })).steps);
+  const side = (own, worker) => waiting(course(run("EEpp", {}, { own, worker })).steps, all);
   assert.deepEqual(side(100, 80), { side: "worker", ms: 20 });
   assert.deepEqual(side(80, 100), { side: "own", ms: 20 });
   assert.equal(side(100, 99.5).side, null);
-  assert.equal(waiting(course(run("LLs")).steps), null);
+  assert.equal(waiting(course(run("LLs")).steps, all), null);
 });
 
 test("an_empty_run_has_a_course", () => {
@@ -63,7 +66,7 @@ test("an_empty_run_has_a_course", () => {
   assert.deepEqual([found.steps, found.stages, found.span, reached(found.steps)], [[], [], 1, 0]);
 });
 
-test("steps_are_counted_by_kind", () => {
-  const found = counts(course(run("EppEpL")).steps);
-  assert.deepEqual(found, { exact: 1, pipelined: 3, refresh: 1, local: 1, single: 0 });
+test("steps_are_counted_by_kind_and_refreshes_are_full_ones", () => {
+  const found = counts(course(run("EppEpfL")).steps, all);
+  assert.deepEqual(found, [["exact", 2], ["pipelined", 3], ["forecast", 1], ["local", 1]]);
 });

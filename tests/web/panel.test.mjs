@@ -48,10 +48,10 @@ test("how tensors travel, why, and how the cards differ are told where they are 
   const reason = "cuda_ipc: WSL2 does not share GPU memory";
   const told = { data_plane: "host_pinned", data_plane_reason: reason, differs: "RTX 3060 beside RTX 3090" };
   const { worker } = view(state({ ...READY, ...told }));
-  assert.equal(values(worker.rows)["Data plane"], `host_pinned (${reason})`);
+  assert.equal(values(worker.rows).Exchange, `through the computer's memory (${reason})`);
   assert.equal(values(worker.rows)["Other card"], "RTX 3060 beside RTX 3090");
   const plain = view(state({ ...READY, data_plane: "cuda_ipc", data_plane_reason: null, differs: null }));
-  assert.equal(values(plain.worker.rows)["Data plane"], "cuda_ipc");
+  assert.equal(values(plain.worker.rows).Exchange, "directly between the GPUs");
   assert.ok(!("Other card" in values(plain.worker.rows)));
 });
 
@@ -79,7 +79,7 @@ test("the last error is marked and told to screen readers", () => {
   const { worker, said } = view(state({ ...NONE, last_error: "out of memory" }));
   const { label, value, alarm } = worker.rows.at(-1);
   assert.deepEqual([label, value, alarm], ["Last error", "out of memory", true]);
-  assert.equal(said, "Second process: not started. out of memory");
+  assert.equal(said, "Second GPU: not started. out of memory");
 });
 
 test("memory that only one side knows is shown without a bar", () => {

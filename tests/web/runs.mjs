@@ -1,24 +1,29 @@
 /** Runs as the server sends them, for the tests. */
 
 import { readFileSync } from "node:fs";
+import { Kinds } from "../../web/lib/run/kinds.mjs";
 import { Words } from "../../web/lib/shell/words.mjs";
 
 export const ENGLISH = JSON.parse(
   readFileSync(new URL("../../locales/en/main.json", import.meta.url), "utf-8"),
 );
 
+const file = new URL("../../hybrid_core/telling/kinds.json", import.meta.url);
+export const kinds = new Kinds();
+kinds.load(JSON.parse(readFileSync(file, "utf-8")));
+
 /** The pack's words in English. */
 export function english() {
   const words = new Words();
-  words.load({ en: ENGLISH }, () => "en");
+  words.load({ en: ENGLISH }, () => "en", kinds.words());
   return words;
 }
 
-const LETTERS = { E: "exact", p: "pipelined", L: "local", s: "single" };
+const LETTERS = Object.fromEntries(kinds.names.map((kind) => [kinds.of(kind).letter, kind]));
 
-/** A row for each letter of `kinds`: E exact, p pipelined, L local, s single. */
-export function rows(kinds, { own = 100, worker = 80, calls = 1 } = {}) {
-  return [...kinds].map((letter, index) => {
+/** A row for each of these letters: E exact, p pipelined, f forecast, L local, s single. */
+export function rows(letters, { own = 100, worker = 80, calls = 1 } = {}) {
+  return [...letters].map((letter, index) => {
     const kind = LETTERS[letter];
     const shared = kind === "exact" || kind === "pipelined";
     const known = kind === "exact" || kind === "local";
@@ -38,8 +43,8 @@ export function rows(kinds, { own = 100, worker = 80, calls = 1 } = {}) {
   });
 }
 
-/** A snapshot; `kinds` as for rows. */
-export function run(kinds, changes = {}, times = {}) {
+/** A snapshot; letters as for rows. */
+export function run(letters, changes = {}, times = {}) {
   return {
     run: "r1",
     node: "4",
@@ -47,12 +52,13 @@ export function run(kinds, changes = {}, times = {}) {
     workflow_id: "w",
     seq: 1,
     start: 0,
-    rows: rows(kinds, times),
+    rows: rows(letters, times),
     total: 20,
     mode: "adaptive",
     tolerance: 0.006,
     status: "running",
     reasons: [],
+    seconds: null,
     ideal: 2.41,
     ratio: 1.98,
     cut: null,

@@ -2,15 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { course } from "../../web/lib/run/course.mjs";
 import { scene } from "../../web/lib/plot/scene.mjs";
-import { english, run } from "./runs.mjs";
+import { english, kinds, run } from "./runs.mjs";
 
 const words = english();
 const measure = (text, size) => text.length * size * 0.55;
 const view = { width: 250, height: 130, log: true, hover: null, words, measure };
-const both = (one) => ({ run: one, course: course(one) });
+const both = (one) => ({ run: one, course: course(one, kinds) });
 
 function drawn(one, changes = {}, before = null) {
-  return scene(one && both(one), before && both(before), { ...view, ...changes });
+  return scene(one && both(one), before && both(before), { ...view, ...changes }, kinds);
 }
 
 function of({ shapes }, type, wanted = () => true) {
@@ -45,14 +45,14 @@ test("the_last_step's_number_is_whole", () => {
   const numbers = of(long, "text", (shape) => shape.align === "center" && /^\d+$/.test(shape.text));
   assert.equal(numbers.at(-1).text, "300");
   for (const { x, text } of numbers) {
-    assert.ok(x + measure(text, 9) / 2 <= view.width, `${text} at ${x}`);
+    assert.ok(x + measure(text, 12) / 2 <= view.width, `${text} at ${x}`);
   }
 });
 
 test("kinds_are_told_apart_by_their_marks", () => {
   const found = of(drawn(run("EEppEpLs", { total: 8, status: "done" })), "mark");
   assert.equal(
-    found.map((mark) => mark.kind).join(" "),
+    found.map((mark) => mark.ink).join(" "),
     "exact exact pipelined pipelined refresh pipelined local single",
   );
 });
@@ -64,25 +64,25 @@ test("a_pipelined_step_is_between_its_neighbours", () => {
 });
 
 test("the_curve_is_dashed_where_nothing_was_measured", () => {
-  const lines = of(drawn(run("EEppEE", { total: 6 })), "line", (line) => line.ink === "accent");
+  const lines = of(drawn(run("EEppEE", { total: 6 })), "line", (line) => line.ink === "difference");
   assert.deepEqual(lines.map((line) => Boolean(line.dash)), [false, true, false]);
 });
 
-test("stages_are_bands_with_tau1_and_tau2", () => {
+test("stages_are_bands_with_their_names", () => {
   const found = drawn(run("EEEEppppEEEE", { total: 12, status: "done" }));
   const texts = of(found, "text").map((text) => text.text);
-  for (const text of ["τ₁", "τ₂", "Warm-Up", "Parallelism"]) {
+  for (const text of ["Full", "Shortened"]) {
     assert.ok(texts.includes(text), texts.join());
   }
   const headers = of(found, "rect", (rect) => rect.y === 0);
   assert.equal(headers.length, 3);
 });
 
-test("the_tolerance_is_where_the_drift_crosses_it", () => {
+test("the_tolerance_is_where_the_expected_change_crosses_it", () => {
   for (const log of [true, false]) {
     const rows = run("EEE").rows.map((row) => ({ ...row, drift: 0.006 }));
     const found = drawn(run("", { rows, total: 3 }), { log });
-    const lines = of(found, "line", (line) => line.ink === "drift");
+    const lines = of(found, "line", (line) => line.ink === "change");
     assert.equal(lines.length, 2);
     assert.equal(lines[0].points[1], lines[1].points[1]);
   }
@@ -111,7 +111,7 @@ test("marks_keep_apart_where_there_are_many_steps", () => {
 
 test("one_slow_step_does_not_flatten_the_others", () => {
   const rows = run("EEEEE").rows.map((row, i) => (i ? row : { ...row, ms: 60_000 }));
-  const solid = (rect) => rect.ink === "accent" && rect.alpha === 0.75;
+  const solid = (rect) => rect.ink === "exact" && rect.alpha === 0.85;
   const found = of(drawn(run("", { rows, total: 5 })), "rect", solid);
   assert.ok(found[1].h > 5);
 });

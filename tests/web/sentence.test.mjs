@@ -1,108 +1,99 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { course } from "../../web/lib/run/course.mjs";
-import { description, stateLine, stepWords } from "../../web/lib/run/sentence.mjs";
-import { english, run } from "./runs.mjs";
+import { description, details, sentenceLine, stepWords } from "../../web/lib/run/sentence.mjs";
+import { english, kinds, run } from "./runs.mjs";
 
-const words = english();
-const line = (one) => stateLine(one, course(one), words);
+const told = { words: english(), kinds };
+const both = (one) => ({ run: one, course: course(one, kinds) });
+const shown = (one, before = null) => ({ ...both(one), before: before && both(before) });
+const line = (one, before) => sentenceLine(shown(one, before), told);
 
 const even = { worker: 100 }; // as long as this process takes
+const done = { status: "done" };
+
+// Hybrid Curve Image says the same: tests/unit/test_curve_image.py reads this file too.
+const SENTENCES = JSON.parse(readFileSync(new URL("sentences.json", import.meta.url), "utf-8"));
+
+for (const { name, letters, run: changes, sentence } of SENTENCES) {
+  test(`the_sentence_of_a_run_${name.replaceAll(" ", "_")}`, () => {
+    const one = run(letters, changes);
+    for (const row of one.rows) row.ms = 100;
+    assert.equal(line(one), sentence);
+  });
+}
 
 for (const [what, one, expected] of [
-  [
-    "running",
-    run("EEpp", { mode: "paper" }),
-    "Step 4 of 20 · about 1.98x so far, 2.41x by step count · 2nd device waits 20 ms a step · paper",
-  ],
-  ["starting", run("", { ratio: null, ideal: null }), "Starting · adaptive"],
-  [
-    "at_its_first_step",
-    run("E", { ratio: null, ideal: 2 }, even),
-    "Step 1 of 20 · 2.00x by step count · neither device waits · adaptive",
-  ],
-  [
-    "done",
-    run("EEEE", { status: "done", mode: "exact", ideal: 2 }, { worker: 120 }),
-    "4 steps in 484 ms · about 1.98x (2.00x by step count) · 1st device waits 20 ms a step · exact",
-  ],
-  [
-    "interrupted",
-    run("EE", { status: "interrupted", mode: "exact" }, even),
-    "Interrupted at step 2 of 20 · about 1.98x (2.41x by step count) · neither device waits · exact",
-  ],
-  [
-    "failed",
-    run("LL", { status: "failed", reasons: ["it is full"] }),
-    "Failed at step 2 of 20 · on one device: it is full · adaptive",
-  ],
-  [
-    "local",
-    run("LL", { status: "done", reasons: ["there is no second GPU", "and no third"] }),
-    "2 steps in 202 ms · on one device: there is no second GPU · and no third · adaptive",
-  ],
-  [
-    "partly_local",
-    run("EL", { reasons: ["it ended"], ratio: null, ideal: null }, even),
-    "Step 2 of 20 · 1 step on one device: it ended · neither device waits · adaptive",
-  ],
+  ["running", run("EEpp", { ratio: 1.71 }), "Step 4 of 20 · 1.7x faster than one GPU so far"],
+  ["starting", run("", { ratio: null, ideal: null }), "Starting"],
+  ["at_its_first_step", run("E", { ratio: null, ideal: 2 }, even), "Step 1 of 20"],
   [
     "whose_second_process_starts",
     run("LLE", { ratio: null, ideal: null }, even),
-    "Step 3 of 20 · 2 steps on one device until the second process is ready · " +
-      "neither device waits · adaptive",
+    "Step 3 of 20 · the second GPU joined on the way",
   ],
   [
-    "with_one_branch",
-    run("ss", { status: "done" }),
-    "2 steps in 202 ms · one branch only, nothing to share · adaptive",
+    "of_which_the_whole_time_is_known",
+    run("EEppEpE", { ...done, ratio: 1.83, seconds: 16.14 }),
+    "16.1 s · 1.8x faster than one GPU · 4 full, 3 short steps",
   ],
-  [
-    "in_mode_off",
-    run("LL", { status: "done", mode: "off" }),
-    "2 steps in 202 ms · off: as KSampler, on one device",
-  ],
-  [
-    "that_was_ksampler's",
-    run("", { status: "done", mode: "off", reasons: ["cfg 1"] }),
-    "Ran as KSampler, on one device · cfg 1",
-  ],
+  ["in_mode_off", run("", { ...done, mode: "off", seconds: 24.3 }), "24.3 s · on one GPU (mode off)"],
 ]) {
-  test(`the_line_of_a_run_${what}`, () => assert.equal(line(one), expected));
+  test(`the_sentence_of_a_run_${what}`, () => assert.equal(line(one), expected));
 }
 
-test("a_node_without_a_run_says_what_will_be_here", () => {
-  assert.match(stateLine(null, null, words), /when this node runs/);
+test("mode_off_is_told_against_the_run_before", () => {
+  const before = run("EE", { ...done, run: "b", seconds: 13.5 });
+  const off = run("", { ...done, mode: "off", seconds: 24.3 });
+  assert.equal(line(off, before), "24.3 s · on one GPU (mode off) · the run before took 13.5 s, 1.8x faster");
+  assert.equal(line(off, { ...before, mode: "off" }), "24.3 s · on one GPU (mode off)");
 });
 
-test("a_steps_words_name_what_is_not_measured", () => {
-  const one = run("EEpp");
-  const exact = stepWords(one, course(one), 1, words);
-  assert.equal(exact.title, "Step 2 of 20: exact");
-  assert.equal(exact.stage, "Warm-Up");
-  assert.deepEqual(exact.lines, [
-    ["Discrepancy (rel-MAE)", "0.250"],
-    ["Expected drift", "0.0050 of 0.006"],
-    ["Sigma", "9.90"],
-    ["Time", "101 ms"],
-    ["First device", "100 ms"],
-    ["Second device", "80 ms, waits 20 ms"],
+test("a_node_without_a_run_says_what_will_be_here", () => {
+  assert.match(sentenceLine(null, told), /when this node runs/);
+});
+
+test("behind_the_sentence_is_everything_else", () => {
+  const one = run("EEppL", { ...done, reasons: ["it ended"] });
+  assert.deepEqual(details(shown(one), told).lines, [
+    ["Mode", "adaptive, tolerance 0.006"],
+    ["Against one GPU, by time", "about 1.98x"],
+    ["By counting steps", "2.41x"],
+    ["Steps: full", "2"],
+    ["Steps: short", "2"],
+    ["Steps: one-GPU", "1"],
+    ["Waits for the other", "the second GPU, 20 ms a step"],
+    ["Note", "it ended"],
   ]);
-  const pipelined = stepWords(one, course(one), 2, words);
-  assert.deepEqual(pipelined.lines[0], ["Discrepancy (rel-MAE)", "not measured"]);
-  assert.deepEqual(pipelined.lines[1], ["Evaluated", "negative prompt"]);
+});
+
+test("a_steps_words_leave_out_what_is_not_measured", () => {
+  const one = run("EEpp");
+  const exact = stepWords(shown(one), 1, told);
+  assert.equal(exact.title, "Step 2 of 20: full");
+  assert.equal(exact.says, "Both prompts in full, one on each GPU.");
+  assert.deepEqual(exact.lines, [
+    ["Time", "101 ms"],
+    ["Difference of the prompts", "0.250"],
+    ["Expected change of the image", "0.0050 of 0.006 allowed"],
+    ["First GPU", "100 ms"],
+    ["Second GPU", "80 ms, waits 20 ms"],
+  ]);
+  const short = stepWords(shown(one), 2, told);
+  assert.deepEqual(short.lines[1], ["Computed", "negative prompt"]);
+});
+
+test("a_kind_that_this_page_does_not_know_is_named_as_it_is", () => {
+  const one = run("E", done);
+  one.rows[0].kind = "warped";
+  assert.match(line(one), /1 kind.warped step/);
 });
 
 test("the_text_alternative_tells_stages_and_curve", () => {
-  const one = run("EEppEpE", { status: "done" });
-  const told = description(one, course(one), words);
-  for (const part of [
-    "Warm-Up: step 1 to 2",
-    "Parallelism: step 3 to 6",
-    "Fully-Connecting: step 7 to 7",
-    "0.500 at first",
-    "refresh: 1",
-  ]) {
-    assert.ok(told.includes(part), `${part} in ${told}`);
+  const one = run("EEppEpE", done);
+  const said = description(shown(one), told);
+  for (const part of ["Full: step 1 to 2", "Shortened: step 3 to 6", "Finish: step 7 to 7", "0.500 at first", "4 full, 3 short steps"]) {
+    assert.ok(said.includes(part), `${part} in ${said}`);
   }
 });

@@ -23,7 +23,10 @@ function fresh(type, sockets, widgets, outputs, height) {
     serialize: () => ({
       inputs: [...sockets.map((name) => slot(name, name)), ...widgets.map((name) => widgetSlot(name))],
       outputs: outputs.map((name) => ({ name, type: name, links: null })),
-      properties: { "Node name for S&R": type },
+      properties: {
+        "Node name for S&R": type,
+        ...(type.startsWith("Hybrid") && { cnr_id: "hybrid-ksampler", ver: "9.9.9" }),
+      },
     }),
   };
   return blank(live, `Title of ${type}`);
@@ -42,7 +45,8 @@ const BLANKS = {
 
 /** A serialised node of `type` with the given links at its slots. */
 function node(type, id, links = {}, more = {}) {
-  const { inputs, outputs, properties, widgets, size } = structuredClone(BLANKS[type]);
+  const { inputs, outputs, properties, widgets, width, height } = structuredClone(BLANKS[type]);
+  const size = [width, height];
   for (const input of inputs) input.link = links[input.name] ?? null;
   for (const output of outputs) output.links = links[output.name] ?? null;
   const values = widgets.map(({ name, value }) => more.values?.[name] ?? value);
@@ -54,6 +58,8 @@ function node(type, id, links = {}, more = {}) {
 const other = (id) => ({
   id,
   type: "Other",
+  pos: [-2000 - 400 * id, 0],
+  size: [200, 60],
   inputs: [slot("in", "*")],
   outputs: [{ name: "out", type: "*", links: [] }],
 });
@@ -73,7 +79,7 @@ function workflow(more = {}) {
       [11, 2, 0, 4, 4, "INT"],
       [12, 4, 0, 3, 0, "LATENT"],
     ],
-    groups: [{ bounding: [0, 0, 9, 9] }],
+    groups: [{ title: "far", bounding: [-5000, 0, 9, 9] }],
   };
 }
 
@@ -121,7 +127,7 @@ test("looks, mode, flags, place and own properties stay", () => {
   const swappedNode = found(swap(workflow(kept)).workflow, 4);
   const { properties, ...rest } = kept;
   for (const [key, value] of Object.entries(rest)) assert.deepEqual(swappedNode[key], value, key);
-  assert.deepEqual(swappedNode.properties, { mine: 1, "Node name for S&R": "Hybrid_KSampler" });
+  assert.equal(swappedNode.properties.mine, 1);
 });
 
 test("the default title becomes the new default", () => {
@@ -134,19 +140,64 @@ test("labels of slots stay", () => {
   assert.equal(found(swap(graph).workflow, 4).inputs[0].label, "my model");
 });
 
-test("the height changes by what the types differ, so that it comes back", () => {
-  const there = swap(workflow({ size: [400, 300] })).workflow;
-  assert.deepEqual(found(there, 4).size, [400, 508]);
-  assert.deepEqual(found(swap(there, TO_KSAMPLER).workflow, 4).size, [400, 300]);
+test("a node keeps its height where it has room and grows where it has none, and back", () => {
+  for (const [height, there] of [[600, 600], [470, 470], [300, 470], [262, 470]]) {
+    const graph = swap(workflow({ size: [400, height] })).workflow;
+    assert.deepEqual(found(graph, 4).size, [400, there]);
+    assert.deepEqual(found(swap(graph, TO_KSAMPLER).workflow, 4).size, [400, height]);
+  }
 });
 
-test("the pack's name is the one that a manager looks for", () => {
-  const properties = { cnr_id: "comfy-core", ver: "0.3.1", aux_id: "a/b" };
+test("a node that was never a KSampler shrinks by what the types differ", () => {
+  const graph = { id: ROOT, nodes: [node("Hybrid_KSampler", 4, {}, { size: [300, 500] })], links: [] };
+  const back = found(swap(graph, TO_KSAMPLER).workflow, 4);
+  assert.deepEqual(back.size, [300, 292]);
+  assert.deepEqual(back.properties, { "Node name for S&R": "KSampler" });
+});
+
+test("the room that an open plot took goes with it", () => {
+  const graph = swap(workflow({ size: [400, 300] })).workflow;
+  const mine = found(graph, 4);
+  mine.size = [400, mine.size[1] + 120];
+  Object.assign(mine.properties, { hybrid_plot: "open", hybrid_plot_grown: 120 });
+  const back = found(swap(graph, TO_KSAMPLER).workflow, 4);
+  assert.deepEqual(back.size, [400, 300]);
+  assert.deepEqual(Object.keys(back.properties), ["Node name for S&R"]);
+});
+
+test("names in file names go on working and the pack is ours until the way back", () => {
+  const properties = { "Node name for S&R": "KSampler", cnr_id: "comfy-core", ver: "0.3.1" };
   const there = swap(workflow({ properties })).workflow;
-  assert.deepEqual(found(there, 4).properties, {
-    cnr_id: "hybrid-ksampler", "Node name for S&R": "Hybrid_KSampler",
-  });
-  assert.equal(found(swap(there, TO_KSAMPLER).workflow, 4).properties.cnr_id, "comfy-core");
+  const mine = found(there, 4).properties;
+  assert.equal(mine["Node name for S&R"], "KSampler");
+  assert.deepEqual([mine.cnr_id, mine.ver], ["hybrid-ksampler", "9.9.9"]);
+  assert.deepEqual(found(swap(there, TO_KSAMPLER).workflow, 4).properties, properties);
+});
+
+const lying = (id, y, height = 100) => ({ ...other(id), pos: [1, y], size: [270, height], flags: {} });
+
+test("what the grown node would cover is pushed down with its group, and comes back", () => {
+  const graph = workflow();
+  graph.nodes.push(lying(5, 320), lying(6, 460), { ...lying(7, 320), pos: [600, 320] });
+  graph.groups = [{ title: "Sampling", bounding: [-20, -60, 400, 660] }];
+  const there = swap(graph).workflow;
+  assert.deepEqual([5, 6, 7].map((id) => found(there, id).pos[1]), [522, 672, 320]);
+  assert.equal(there.groups[0].bounding[3], 842);
+  assert.deepEqual(swap(there, TO_KSAMPLER).workflow, graph);
+});
+
+test("what was moved by hand since then stays where it is", () => {
+  const graph = workflow();
+  graph.nodes.push(lying(5, 320));
+  const there = swap(graph).workflow;
+  found(there, 5).pos = [30, 900];
+  assert.deepEqual(found(swap(there, TO_KSAMPLER).workflow, 5).pos, [30, 900]);
+});
+
+test("what lay on the node before is left alone", () => {
+  const graph = workflow();
+  graph.nodes.push(lying(5, 200));
+  assert.deepEqual(found(swap(graph).workflow, 5).pos, [1, 200]);
 });
 
 test("there and back gives the same workflow", () => {

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { course } from "../../web/lib/run/course.mjs";
+import { course as courseOf } from "../../web/lib/run/course.mjs";
 import { csv, fileName } from "../../web/lib/run/table.mjs";
-import { run } from "./runs.mjs";
+import { kinds, run } from "./runs.mjs";
+
+const course = (one) => courseOf(one, kinds);
 
 test("the_table_has_a_line_for_each_step_and_empty_cells_for_what_is_unknown", () => {
   const one = run("EpE", { status: "done" });

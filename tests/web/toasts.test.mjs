@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { RunChanges, Twins, WorkerChanges } from "../../web/lib/shell/toasts_changes.mjs";
+import { kinds } from "./runs.mjs";
 
 const titleOf = ({ node }) => `node ${node}`;
 const ROWS = [{ kind: "exact" }, { kind: "pipelined" }];
@@ -21,14 +22,14 @@ const keys = (messages) => messages.map(({ key }) => key);
 const LOCAL = { reasons: ["out of memory"], rows: [{ kind: "local" }] };
 
 test("run after run with the same outcome tells nothing", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   for (const run of [{}, {}, {}]) assert.deepEqual(ran(changes, run), []);
-  const alone = new RunChanges();
+  const alone = new RunChanges(kinds);
   for (const run of [LOCAL, LOCAL]) assert.deepEqual(ran(alone, run), []);
 });
 
 test("going local is told once, with the reason and the node's title", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   const [message, ...more] = ran(changes, LOCAL);
   assert.deepEqual(message, {
@@ -39,7 +40,7 @@ test("going local is told once, with the reason and the node's title", () => {
 });
 
 test("a reason of a run that stays shared is no news: another sampler, another data plane", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   const exact = { reasons: ["both branches in full"], rows: [{ kind: "exact" }, { kind: "exact" }] };
   assert.deepEqual(ran(changes, exact), []);
@@ -48,7 +49,7 @@ test("a reason of a run that stays shared is no news: another sampler, another d
 });
 
 test("coming back is told once, when the run has ended", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   ran(changes, LOCAL);
   assert.deepEqual(keys(ran(changes)), ["toast.now_shared"]);
@@ -56,14 +57,14 @@ test("coming back is told once, when the run has ended", () => {
 });
 
 test("a machine that was always alone gets no message when it becomes shared", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes, LOCAL);
   assert.deepEqual(ran(changes), []);
   assert.deepEqual(keys(ran(changes, LOCAL)), ["toast.now_local"]);
 });
 
 test("the same reason is told for one node only, and so is the way back", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   for (const node of ["4", "5"]) ran(changes, { node });
   assert.equal(ran(changes, { ...LOCAL, node: "4" }).length, 1);
   assert.equal(ran(changes, { ...LOCAL, node: "5" }).length, 0);
@@ -72,7 +73,7 @@ test("the same reason is told for one node only, and so is the way back", () => 
 });
 
 test("mode off, interrupted runs and runs of one branch change nothing", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   assert.deepEqual(ran(changes, { ...LOCAL, mode: "off" }), []);
   assert.deepEqual(ran(changes, { status: "interrupted" }), []);
@@ -81,7 +82,7 @@ test("mode off, interrupted runs and runs of one branch change nothing", () => {
 });
 
 test("runs from before the page was opened are where it starts from, the latest counts", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   const old = { node: "4", workflow_id: "w", mode: "adaptive", status: "done" };
   changes.change({ ...old, run: "a", reasons: ["x"], rows: [] }, titleOf);
   assert.equal(changes.change({ ...old, run: "b", reasons: [], rows: ROWS }, titleOf), null);
@@ -89,7 +90,7 @@ test("runs from before the page was opened are where it starts from, the latest 
 });
 
 test("a result from the cache is no news", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   const cached = { run: "c", node: "4", workflow_id: "w", mode: "adaptive", status: "done", ...LOCAL };
   assert.equal(changes.change(cached, titleOf), null);
@@ -97,7 +98,7 @@ test("a result from the cache is no news", () => {
 });
 
 test("the nodes of two workflows are told apart", () => {
-  const changes = new RunChanges();
+  const changes = new RunChanges(kinds);
   ran(changes);
   const run = { run: "z", node: "4", workflow_id: "other", mode: "adaptive", reasons: ["x"], rows: [] };
   assert.equal(changes.change({ ...run, status: "running" }, titleOf), null);

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from hybrid_core.transport.arenas.shared_memory import Ticket
+from hybrid_core.workers.process import lifeline
 from hybrid_core.workers.process.arrivals import Arrivals
 
 
@@ -23,6 +24,7 @@ def main(
     boot: Mapping[str, Any],
 ) -> None:
     """Serve until the parent says stop or is gone. make_models came by its name."""
+    lifeline.hold()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's to handle
     os.environ.update(environment)
     if cores and hasattr(os, "sched_setaffinity"):

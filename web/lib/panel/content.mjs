@@ -48,7 +48,7 @@ export function content(state, words) {
         row("device", worker.device),
         running && row("model", worker.model ?? text("panel.no_model")),
         running && row("age", span(worker.age_seconds, words)),
-        running && worker.data_plane && row("data_plane", exchange(worker)),
+        running && worker.data_plane && row("data_plane", exchange(worker, text)),
         worker.differs && row("differs", worker.differs),
         worker.last_error && { ...row("last_error", worker.last_error), alarm: true },
       ].filter(Boolean),
@@ -62,8 +62,9 @@ export function content(state, words) {
 }
 
 /** How tensors travel, and why not in a better way. */
-function exchange({ data_plane: plane, data_plane_reason: reason }) {
-  return reason ? `${plane} (${reason})` : plane;
+function exchange({ data_plane: plane, data_plane_reason: reason }, text) {
+  const way = text(`panel.plane.${plane}`);
+  return reason ? `${way} (${reason})` : way;
 }
 
 /** {used, free: texts or null, share: the used part of all, 0 to 1, or null}; null: nothing known. */

@@ -1,4 +1,4 @@
-/** The discrepancy over the steps, with a mark for each step's kind. Pure. */
+/** The difference of the two prompts over the steps, with a mark for each step's kind. Pure. */
 
 import { line, mark } from "./shapes.mjs";
 
@@ -14,7 +14,7 @@ export function faint(steps, frame) {
 export function curve(steps, frame) {
   const seen = known(steps);
   const lines = pieces(seen, frame).map(({ points, bridge }) =>
-    bridge ? line(points, "accent", 0.8, 1, [3, 2.5]) : line(points, "accent", 1, 1.6),
+    bridge ? line(points, "difference", 0.8, 1, [3, 2.5]) : line(points, "difference", 1, 1.6),
   );
   return [...lines, ...marks(steps, heights(steps, seen, frame), frame)];
 }
@@ -50,14 +50,14 @@ function heights(steps, seen, { y, area }) {
 }
 
 /** As many marks as have room; a change of the kind and a refresh go before the others. */
-function marks(steps, at, { x, pitch, options }) {
+function marks(steps, at, { x, pitch, options, kinds }) {
   const r = Math.max(1.7, Math.min(options.mark, pitch * 0.42));
   const shapes = [];
   let [last, before] = [-Infinity, null];
   for (const { index, kind } of steps) {
     const rare = kind !== before || kind === "refresh";
     if (x(index) - last < (rare ? options.apart / 2 : options.apart)) continue;
-    shapes.push(mark(kind, x(index), at[index], r));
+    shapes.push(mark(kinds.of(kind).mark, kind, x(index), at[index], r));
     [last, before] = [x(index), kind];
   }
   return shapes;

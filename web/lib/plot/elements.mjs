@@ -2,7 +2,7 @@
 
 let serial = 0;
 
-/** {root, canvas, view, lead, rest, line, scale, more, hint, now} of a new plot. */
+/** {root, head, sentence, lead, rest, key, scale, more, view, canvas, hint, now} of a new plot. */
 export function buildPlot() {
   const hint = `hybrid-plot-hint-${++serial}`;
   const root = document.createElement("div");
@@ -10,7 +10,10 @@ export function buildPlot() {
   root.dataset.testid = "hybrid-plot";
   root.innerHTML = `
     <div class="head">
-      <div class="state" data-testid="hybrid-plot-state"><b></b><span></span></div>
+      <button type="button" class="sentence" data-testid="hybrid-plot-sentence"
+        ><b></b><span></span></button>
+      <button type="button" class="key" data-testid="hybrid-plot-key" aria-expanded="false"
+        >?</button>
       <button type="button" class="scale" data-testid="hybrid-plot-scale"></button>
       <button type="button" class="more" data-testid="hybrid-plot-menu">⋯</button>
     </div>
@@ -23,13 +26,14 @@ export function buildPlot() {
   const find = (selector) => root.querySelector(selector);
   return {
     root,
-    canvas: find("canvas"),
-    view: find(".view"),
-    line: find(".state"),
-    lead: find(".state b"),
-    rest: find(".state span"),
+    sentence: find(".sentence"),
+    lead: find(".sentence b"),
+    rest: find(".sentence span"),
+    key: find(".key"),
     scale: find(".scale"),
     more: find(".more"),
+    view: find(".view"),
+    canvas: find("canvas"),
     hint: find(".hint"),
     now: find(".now"),
   };

@@ -7,7 +7,9 @@ export function menuItems(plot) {
   const { words, prefs } = plot;
   const disabled = !plot.shown();
   const scale = words.text(prefs.log ? "menu.linear" : "menu.log");
+  const fold = words.text(plot.opened() ? "plot.fold" : "plot.open");
   return [
+    { content: fold, callback: () => plot.toggle() },
     { content: scale, callback: () => plot.toggleScale() },
     { content: words.text("menu.png"), disabled, callback: () => savePng(plot) },
     { content: words.text("menu.csv"), disabled, callback: () => saveCsv(plot) },

@@ -1,5 +1,7 @@
 /** Draws a scene's shapes on a canvas. */
 
+import { SIZE } from "./shapes.mjs";
+
 const TURN = 2 * Math.PI;
 const FONT = "Inter, system-ui, sans-serif";
 
@@ -11,25 +13,20 @@ export function paint(context, shapes, theme, width, height) {
   context.fillStyle = theme.background;
   context.fillRect(0, 0, width, height);
   context.lineJoin = "round";
-  let size = null;
-  for (const shape of shapes) {
-    if (shape.type === "text" && shape.size !== size) {
-      context.font = font((size = shape.size)); // costs more than the text itself
-    }
-    DRAW[shape.type](context, shape, theme);
-  }
+  context.font = font(SIZE);
+  for (const shape of shapes) DRAW[shape.type](context, shape, theme);
   context.globalAlpha = 1;
 }
 
 const DRAW = {
   rect(context, { x, y, w, h, ink, alpha }, theme) {
     context.globalAlpha = alpha;
-    context.fillStyle = theme[ink];
+    context.fillStyle = colour(theme, ink);
     context.fillRect(x, y, w, h);
   },
   line(context, { points, ink, alpha, width, dash }, theme) {
     context.globalAlpha = alpha;
-    context.strokeStyle = theme[ink];
+    context.strokeStyle = colour(theme, ink);
     context.lineWidth = width;
     context.setLineDash(dash ?? []);
     context.beginPath();
@@ -38,52 +35,69 @@ const DRAW = {
     context.stroke();
     context.setLineDash([]);
   },
-  text(context, { x, y, text, ink, align, alpha, halo }, theme) {
-    context.globalAlpha = alpha;
+  text(context, { x, y, text, ink, align, alpha, backed }, theme) {
     context.textAlign = align;
-    if (halo) {
-      context.strokeStyle = theme.background;
-      context.lineWidth = 2.5;
-      context.strokeText(text, x, y);
+    if (backed) {
+      const w = context.measureText(text).width + 4;
+      const left = { left: x - 2, right: x - w + 2, center: x - w / 2 }[align];
+      context.globalAlpha = 0.85;
+      context.fillStyle = theme.background;
+      context.fillRect(left, y - SIZE + 1, w, SIZE + 2);
     }
-    context.fillStyle = theme[ink];
+    context.globalAlpha = alpha;
+    context.fillStyle = colour(theme, ink);
     context.fillText(text, x, y);
   },
-  mark(context, { kind, x, y, r }, theme) {
+  mark(context, { form, ink, x, y, r }, theme) {
     context.globalAlpha = 1;
-    context.lineWidth = 1.2;
-    context.strokeStyle = theme.accent;
-    context.fillStyle = theme.accent;
+    context.lineWidth = 1.3;
+    context.strokeStyle = colour(theme, ink);
+    context.fillStyle = colour(theme, ink);
     context.beginPath();
-    MARKS[kind]?.(context, x, y, r, theme);
+    MARKS[form](context, x, y, r, theme);
   },
 };
 
-/** Kinds differ in shape: disc, diamond, hollow triangle, square, cross. */
+const colour = (theme, ink) => theme[ink] ?? theme.text;
+
+/** Kinds differ in shape. Each gets the path begun, and colour for both fill and stroke. */
 const MARKS = {
-  exact(context, x, y, r) {
+  disc(context, x, y, r) {
     context.arc(x, y, r * 0.9, 0, TURN);
     context.fill();
   },
-  refresh(context, x, y, r, theme) {
+  ring(context, x, y, r, theme) {
+    context.arc(x, y, r * 0.85, 0, TURN);
+    context.fillStyle = theme.background;
+    context.fill();
+    context.stroke();
+  },
+  diamond(context, x, y, r, theme) {
     const d = r * 1.55;
     polygon(context, [x, y - d, x + d, y, x, y + d, x - d, y]);
     context.fill();
     context.strokeStyle = theme.background;
     context.stroke();
   },
-  pipelined(context, x, y, r, theme) {
+  triangle(context, x, y, r, theme) {
     const d = r * 1.05;
     polygon(context, [x - d * 0.8, y - d, x + d, y, x - d * 0.8, y + d]);
     context.fillStyle = theme.background;
     context.fill();
     context.stroke();
   },
-  local(context, x, y, r, theme) {
-    context.fillStyle = theme.text;
+  square(context, x, y, r) {
     context.fillRect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8);
   },
-  single(context, x, y, r) {
+  plus(context, x, y, r) {
+    context.lineWidth = 2;
+    context.moveTo(x - r, y);
+    context.lineTo(x + r, y);
+    context.moveTo(x, y - r);
+    context.lineTo(x, y + r);
+    context.stroke();
+  },
+  cross(context, x, y, r) {
     context.moveTo(x - r, y - r);
     context.lineTo(x + r, y + r);
     context.moveTo(x - r, y + r);

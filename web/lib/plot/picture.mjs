@@ -1,14 +1,14 @@
 /** The plot as a picture to keep, larger than on the node. */
 
-import { stateLine } from "../run/sentence.mjs";
+import { sentenceLine } from "../run/sentence.mjs";
 import { font, paint } from "./paint.mjs";
 import { DEFAULTS, scene } from "./scene.mjs";
 
 const SIZE = { width: 840, height: 400, head: 26, margin: 12, scale: 2 };
-const OPTIONS = { ...DEFAULTS, left: 36, header: 16, mark: 4.2 };
+const OPTIONS = { ...DEFAULTS, left: 44, mark: 4.2 };
 
 /** shown: {run, course, before}. Returns a canvas. */
-export function drawPicture(shown, { log, words, theme }) {
+export function drawPicture(shown, { log, words, kinds, theme }) {
   const { width, height, head, margin, scale } = SIZE;
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: width * scale, height: height * scale });
@@ -18,12 +18,12 @@ export function drawPicture(shown, { log, words, theme }) {
   context.fillRect(0, 0, width, height);
   context.fillStyle = theme.text;
   context.font = font(13);
-  const line = stateLine(shown.run, shown.course, words);
+  const line = sentenceLine(shown, { words, kinds });
   context.fillText(fitting(context, line, width - 2 * margin), margin, 20);
   context.translate(margin, head + 4);
   const size = { width: width - 2 * margin, height: height - head - margin };
   const view = { ...size, log, hover: null, words, measure: measurer(context) };
-  const { shapes } = scene(shown, shown.before, view, OPTIONS);
+  const { shapes } = scene(shown, shown.before, view, kinds, OPTIONS);
   paint(context, shapes, theme, size.width, size.height);
   return canvas;
 }

@@ -1,17 +1,17 @@
 /** The live plot of one node: one redraw for each frame in which something changed. */
 
 import { course } from "../run/course.mjs";
-import { description, stateOf, stepWords } from "../run/sentence.mjs";
+import { description, details, sentence, stepWords } from "../run/sentence.mjs";
 import { Calm } from "./calm.mjs";
 import { buildPlot, put } from "./elements.mjs";
 import { menuItems } from "./menu.mjs";
 import { paint } from "./paint.mjs";
 import { drawPicture, measurer } from "./picture.mjs";
 import { scene } from "./scene.mjs";
+import { strip } from "./strip.mjs";
 
-export const HEIGHT = { live: 160, quiet: 32 };
-const TALL = 240; // px: room for all words
-const LEAST = { width: 40, height: 20 }; // px of a canvas worth drawing on
+const TALL = 280; // px: room for more lines of words
+const LEAST = { width: 40, height: 8 }; // px of a canvas worth drawing on
 const SHARPNESS = { zoom: 3, pixels: 4e6 }; // of the canvas at most
 const CALM = 2000; // ms between two changes of the text alternative
 
@@ -31,10 +31,11 @@ export class Plot {
 
   /**
    * slot(): {current, previous} of the node or null. zoom(): scale at which the node is shown.
-   * prefs, words, theme, tip: a Prefs, Words, Theme and Tooltip.
+   * opened(): whether it is the plot or only the strip. toggle(): a click on the sentence.
+   * prefs, words, kinds, theme, tip, key: a Prefs, Words, Kinds, Theme, Tooltip and Key.
    */
-  constructor({ slot, zoom, prefs, words, theme, tip }) {
-    Object.assign(this, { slot, zoom, prefs, words, theme, tip });
+  constructor({ slot, zoom, opened, toggle, prefs, words, kinds, theme, tip, key }) {
+    Object.assign(this, { slot, zoom, opened, toggle, prefs, words, kinds, theme, tip, key });
     Object.assign(this, { element: this.#parts.root, canvas: this.#parts.canvas });
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.measure = measurer(this.context);
@@ -54,6 +55,7 @@ export class Plot {
     this.#alternative.stop();
     this.observer.disconnect();
     this.#point(null);
+    this.key.hide();
     this.#courses.clear();
   }
 
@@ -76,10 +78,17 @@ export class Plot {
 
   #course(run) {
     if (!this.#courses.has(run)) {
-      if (this.#courses.size > 3) this.#courses.clear();
-      this.#courses.set(run, course(run));
+      if (this.#courses.size > 3 || !this.kinds.loaded) this.#courses.clear();
+      this.#courses.set(run, course(run, this.kinds));
     }
     return this.#courses.get(run);
+  }
+
+  /** The kinds or the words of another language are there. */
+  relearn() {
+    this.#courses.clear();
+    this.#drawn = "";
+    this.schedule();
   }
 
   toggleScale() {
@@ -89,9 +98,10 @@ export class Plot {
   /** A canvas with the plot and its line of words, of a size for reports; null without a run. */
   picture() {
     const shown = this.shown();
-    const { words, theme } = this;
+    const { words, kinds } = this;
     const { log } = this.prefs;
-    return shown && drawPicture(shown, { log, words, theme: theme.at(this.element) });
+    const theme = this.theme.at(this.element);
+    return shown && drawPicture(shown, { log, words, kinds, theme });
   }
 
   /** Sizes come from here, in CSS pixels without the zoom: asking for them costs a layout. */
@@ -106,19 +116,21 @@ export class Plot {
 
   #refresh() {
     const began = performance.now();
-    const { live, log } = this.prefs;
+    const { log } = this.prefs;
+    const open = this.opened();
     const shown = this.shown();
-    const { width, height } = live ? this.#size : { width: 0, height: 0 };
+    const { width, height } = this.#size;
     const scale = this.#sharpness(width, height);
     const drawn = [
       shown?.run.version, shown?.before?.run.version, this.#hover?.index, width, height, scale,
-      this.#tall, this.theme.version, log, live, this.words.language, this.words.text("state.none"),
+      this.#tall, this.theme.version, log, open, this.words.language, this.kinds.loaded,
     ].join("|");
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;
-    const visible = live && width > LEAST.width && height > LEAST.height;
-    if (visible) this.#draw(shown, width, height, scale); // first: changed elements slow fonts down
-    this.#write(shown, live);
+    const visible = width > LEAST.width && height > LEAST.height;
+    // first: changed elements slow fonts down
+    if (visible) this.#draw(shown, { width, height, open }, scale);
+    this.#write(shown, open);
     if (this.#hover) this.#tell(shown);
     if (!visible) return;
     this.draws++;
@@ -131,8 +143,8 @@ export class Plot {
     return Math.min(most, (window.devicePixelRatio || 1) * zoom);
   }
 
-  #draw(shown, width, height, scale) {
-    const { canvas, context, measure, words } = this;
+  #draw(shown, { width, height, open }, scale) {
+    const { canvas, context, measure, words, kinds } = this;
     const { log } = this.prefs;
     const [wide, high] = [Math.round(width * scale), Math.round(height * scale)];
     if (canvas.width !== wide || canvas.height !== high) {
@@ -140,45 +152,65 @@ export class Plot {
     }
     context.setTransform(scale, 0, 0, scale, 0, 0);
     const view = { width, height, log, hover: this.#hover?.index ?? null, words, measure };
-    this.#scene = scene(shown, shown?.before ?? null, view);
+    this.#scene = open ? scene(shown, shown?.before ?? null, view, kinds) : strip(shown, view, kinds);
     paint(context, this.#scene.shapes, this.theme.at(this.element), width, height);
   }
 
-  #write(shown, live) {
-    const { root, line, lead, rest, scale, more, hint } = this.#parts;
+  #write(shown, open) {
+    const { root, sentence: button, lead, rest, key, scale, more, hint } = this.#parts;
     const { words } = this;
     const { log } = this.prefs;
-    const state = stateOf(shown?.run, shown?.course, words);
-    put(lead, state.lead);
-    put(rest, state.parts.map((part) => ` · ${part}`).join(""));
-    line.title = [state.lead, ...state.parts].join(" · ");
+    const said = sentence(shown, this);
+    put(lead, said.lead);
+    put(rest, said.parts.map((part) => ` · ${part}`).join(""));
     root.dataset.status = shown?.run.status ?? "none";
-    root.classList.toggle("quiet", !live);
-    root.classList.toggle("tall", live && this.#tall);
+    root.classList.toggle("open", open);
+    root.classList.toggle("tall", open && this.#tall);
+    button.setAttribute("aria-expanded", String(open));
+    button.setAttribute("aria-description", words.text(open ? "plot.fold" : "plot.open"));
+    name(key, words.text("key.title"));
     put(scale, words.text(log ? "plot.log" : "plot.linear"));
     scale.title = words.text(log ? "menu.linear" : "menu.log");
-    more.title = words.text("menu.title");
+    name(more, words.text("menu.title"));
     put(hint, words.text("alt.hint"));
     const { run, status } = shown?.run ?? {};
     this.#alternative.changed(`${run} ${status} ${words.language} ${hint.textContent}`);
   }
 
   #describe() {
-    const shown = this.shown();
-    const told = description(shown?.run, shown?.course, this.words);
-    this.canvas.setAttribute("aria-label", told);
+    this.canvas.setAttribute("aria-label", description(this.shown(), this));
   }
 
   #listen() {
     const { canvas, element } = this;
-    const { scale, more } = this.#parts;
+    const { sentence: button, key, scale, more } = this.#parts;
     canvas.addEventListener("pointermove", (event) => this.#follow(event));
     canvas.addEventListener("pointerleave", () => this.#point(null));
     canvas.addEventListener("blur", () => this.#point(null));
     canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.addEventListener("click", () => !this.opened() && this.toggle());
+    button.addEventListener("click", () => this.toggle());
+    button.addEventListener("pointermove", (event) => this.#detail(event.clientX, event.clientY));
+    button.addEventListener("pointerleave", () => this.tip.hide());
+    button.addEventListener("focus", () => this.#detailAtFocus());
+    button.addEventListener("blur", () => this.tip.hide());
+    key.addEventListener("click", () => this.key.toggle(key, this.theme.at(element)));
     scale.addEventListener("click", () => this.toggleScale());
     more.addEventListener("click", (event) => this.#menu(event));
     element.addEventListener("contextmenu", (event) => this.#menu(event));
+  }
+
+  /** Show what is behind the sentence. */
+  #detail(x, y) {
+    const shown = this.shown();
+    if (shown) this.tip.show(details(shown, this), x, y);
+  }
+
+  #detailAtFocus() {
+    const { sentence: button } = this.#parts;
+    if (!button.matches(":focus-visible")) return;
+    const { left, top } = button.getBoundingClientRect();
+    this.#detail(left, top);
   }
 
   #menu(event) {
@@ -234,9 +266,14 @@ export class Plot {
     const told = `${shown.run.version} ${index} ${this.words.language}`;
     if (told === this.#told) return;
     this.#told = told;
-    const said = stepWords(shown.run, shown.course, index, this.words);
+    const said = stepWords(shown, index, this);
     this.tip.show(said, x, y);
     const lines = said.lines.map((one) => one.join(" "));
-    if (aloud) put(this.#parts.now, [said.title, ...lines].join(", "));
+    if (aloud) put(this.#parts.now, [said.title, said.says, ...lines].join(", "));
   }
+}
+
+function name(button, text) {
+  button.title = text;
+  button.setAttribute("aria-label", text);
 }

@@ -1,11 +1,14 @@
 /** The plots on screen, each the last widget of its node, in the classic canvas and in Nodes 2.0. */
 
-import { HEIGHT, Plot } from "./plot.mjs";
+import { Key } from "./key.mjs";
+import { Plot } from "./plot.mjs";
+import { isOpen, resize, setOpen } from "./room.mjs";
 import { Theme } from "./theme.mjs";
 import { Tooltip } from "./tooltip.mjs";
 
 const NODES = new Set(["Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_Monitor"]);
-const MARGIN = 6;
+const HEIGHT = { open: 220, folded: 36 }; // px at least
+const MARGIN = 4;
 const WIDTH = 270; // px of a new node: KSampler's
 const FRAMES = 6; // to wait for the renderer to place the element
 const HOSTS = 64;
@@ -14,12 +17,13 @@ const SETTLED = 150; // ms without a change of the zoom
 export class Plots {
   #plots = new Set();
   #hosts = new Map(); // graph and node id -> the element that last held the node's plot
-  #theme = new Theme();
   #tip = new Tooltip();
 
   /** workflow: an OpenWorkflow. store: a RunStore. */
-  constructor({ app, workflow, store, prefs, words }) {
-    Object.assign(this, { app, workflow, store, prefs, words });
+  constructor({ app, workflow, store, prefs, words, kinds }) {
+    Object.assign(this, { app, workflow, store, prefs, words, kinds });
+    this.theme = new Theme(kinds);
+    this.key = new Key({ words, kinds });
     store.subscribe(() => this.redraw());
     prefs.subscribe(() => this.redraw());
   }
@@ -42,7 +46,7 @@ export class Plots {
 
   /** Watch what changes the look of all plots. To be called in setup. */
   setUp() {
-    this.#theme.watch(() => this.redraw());
+    this.theme.watch(() => this.redraw());
     this.#watchZoom();
   }
 
@@ -59,46 +63,66 @@ export class Plots {
     };
   }
 
-  /** px of the widget at least. */
-  get #height() {
-    return (this.prefs.live ? HEIGHT.live : HEIGHT.quiet) + 2 * MARGIN;
+  /** The kinds or the words of another language are there. */
+  relearn() {
+    for (const plot of this.#plots) plot.relearn();
   }
 
-  /** All plots as one line of words only, or in full; the nodes give or take the room. */
-  setLive(on) {
-    const before = this.#height;
-    this.prefs.setLive(on);
-    const more = this.#height - before;
-    if (!more) return;
-    for (const { node } of this.#plots) node.setSize([node.size[0], node.size[1] + more]);
+  /** The setting of those nodes that have none of their own changed. */
+  setOpen(open) {
+    const before = [...this.#plots].map((plot) => plot.opened());
+    this.prefs.setOpen(open);
+    for (const [index, plot] of [...this.#plots].entries()) {
+      if (plot.opened() !== before[index]) this.#makeRoom(plot.node, plot.opened());
+    }
+  }
+
+  /** Open a node's plot or fold it; the node remembers it. */
+  #toggle(node) {
+    const open = !isOpen(node, this.prefs);
+    setOpen(node, open);
+    this.#makeRoom(node, open);
+    this.workflow.noteChange();
+  }
+
+  /** Give or take the room that the plot has more than the strip, where the node has no other. */
+  #makeRoom(node, open) {
+    resize(node, open, HEIGHT.open - HEIGHT.folded);
+    this.redraw();
     this.app.canvas?.setDirty(true, true);
   }
 
   /** Give `node` its plot, if it is one that has one. Call from nodeCreated. */
   add(node) {
     if (!NODES.has(node.comfyClass)) return;
-    const { app, workflow, store, prefs, words } = this;
+    const { app, workflow, store, prefs, words, kinds } = this;
     const plot = new Plot({
       slot: () => workflow.slotOf(store, node),
       zoom: () => app.canvas?.ds?.scale ?? 1,
+      opened: () => isOpen(node, prefs),
+      toggle: () => this.#toggle(node),
       prefs,
       words,
-      theme: this.#theme,
+      kinds,
+      theme: this.theme,
       tip: this.#tip,
+      key: this.key,
     });
     plot.node = node;
+    const height = () => (isOpen(node, prefs) ? HEIGHT.open : HEIGHT.folded);
     const widget = node.addDOMWidget("hybrid_plot", "HYBRID_PLOT", plot.element, {
       serialize: false, // not in the API's prompt
       hideOnZoom: false,
       hideInPanel: true,
       margin: MARGIN,
-      getMinHeight: () => this.#height,
+      getMinHeight: () => height() + 2 * MARGIN,
+      getMaxHeight: () => (isOpen(node, prefs) ? undefined : height() + 2 * MARGIN),
       getValue: () => undefined,
       setValue: () => {},
     });
     widget.serialize = false; // not among the workflow's values
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
+    const [width, least] = node.computeSize();
+    node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], least)]);
     forward(plot.element, app);
     // copying makes throw-away nodes that are never added
     after(node, "onAdded", () => this.#mount(plot));

@@ -6,16 +6,16 @@ import { bars } from "./bars.mjs";
 import { curve, faint } from "./curve.mjs";
 import { drift } from "./drift.mjs";
 import { legend } from "./legend.mjs";
-import { label, line } from "./shapes.mjs";
+import { SIZE, label, line } from "./shapes.mjs";
 
 export const DEFAULTS = {
-  left: 30, // pixels for the ticks' numbers
+  left: 38, // pixels for the ticks' numbers
   right: 5,
-  header: 13, // pixels for the stages' names
-  footer: 12, // pixels for the steps' numbers
-  footerFrom: 60, // least height of a plot that has them
-  legend: 14, // pixels for the marks' names
-  legendFrom: 200,
+  header: 16, // pixels for the stages' names
+  footer: 15, // pixels for the steps' numbers
+  footerFrom: 80, // least height of a plot that has them
+  legend: 18, // pixels for the marks' names
+  legendFrom: 240,
   bars: 0.2, // share of the height for the times of the steps
   mark: 3.2, // largest half width of a mark
   apart: 4.2, // least distance of two marks
@@ -27,9 +27,9 @@ export const DEFAULTS = {
  * The whole scene: {shapes, area, x(row number), nearest(px)}.
  *
  * now, before: {run, course} of the current and the previous run, or null. view: {width, height,
- * log, hover (row number or null), words, measure(text, size) in px}.
+ * log, hover (row number or null), words, measure(text, size) in px}. kinds: Kinds.
  */
-export function scene(now, before, view, options = DEFAULTS) {
+export function scene(now, before, view, kinds, options = DEFAULTS) {
   const area = areaOf(view, options);
   const span = now?.course.span ?? before?.course.span ?? 20;
   const steps = now?.course.steps ?? [];
@@ -37,16 +37,19 @@ export function scene(now, before, view, options = DEFAULTS) {
   const values = valueScale(seen, view.log, area.bottom - area.top > 70 ? 5 : 3);
   const pitch = (area.right - area.left) / span;
   const frame = {
-    area, view, options, span, pitch, values,
+    area, view, options, span, pitch, values, kinds,
     edge: (index) => area.left + index * pitch,
     x: (index) => area.left + (index + 0.5) * pitch,
     y: (value) => area.bottom - values.at(value) * (area.bottom - area.top),
   };
+  const change = now ? drift(now, frame) : { lines: [], labels: [] };
   const shapes = [
     ...(now ? bands(now.course, frame) : []),
     ...(now || before ? grid((now ?? before).course.perStep, frame) : []),
     ...(before ? faint(before.course.steps, frame) : []),
-    ...(now ? [...drift(now, frame), ...curve(steps, frame), ...bars(steps, frame)] : []),
+    ...change.lines,
+    ...(now ? [...curve(steps, frame), ...bars(steps, frame)] : []),
+    ...change.labels,
     ...(area.legend ? legend(steps, before !== null, frame) : []),
     ...pointer(steps, frame),
   ];
@@ -79,15 +82,15 @@ function grid(perStep, { area, view, x, y, values, span }) {
   const shapes = [line([left, barsBottom, right, barsBottom], "border", 1, 1)];
   for (const tick of values.ticks) {
     shapes.push(line([left, y(tick), right, y(tick)], "border", 0.55, 1));
-    shapes.push(label(left - 3, y(tick) + 3, String(tick), { align: "right" }));
+    shapes.push(label(left - 3, y(tick) + 4, String(tick), { align: "right" }));
   }
   if (!area.footer) return shapes;
   const total = Math.max(1, Math.round(span / perStep));
-  for (const tick of stepTicks(total, Math.floor((right - left) / 32))) {
+  for (const tick of stepTicks(total, Math.floor((right - left) / 40))) {
     const text = String(tick);
-    const last = view.width - view.measure(text, 9) / 2;
+    const last = view.width - view.measure(text, SIZE) / 2;
     const at = Math.min(x((tick - 1) * perStep), last);
-    shapes.push(label(at, barsBottom + 10, text, { align: "center" }));
+    shapes.push(label(at, barsBottom + 12, text, { align: "center" }));
   }
   return shapes;
 }

@@ -4,12 +4,11 @@ const VARIABLES = {
   background: "var(--comfy-input-bg, #222)",
   text: "var(--input-text, #ddd)",
   border: "var(--border-color, #4e4e4e)",
-  accent: "var(--p-primary-color, #4f9cf9)",
 };
-const CONTRAST = 3.5; // at least, of lines and marks with the background
+const CONTRAST = 3.5; // at least, of lines, marks and cells with the background
 
-/** {background, text, border, accent, drift} as the browser resolves them at `element`. */
-function themeAt(element) {
+/** The colours as the browser resolves them at `element`; those of kinds.json for its ground. */
+function themeAt(element, kinds) {
   const probe = document.createElement("span");
   probe.style.display = "none";
   element.append(probe);
@@ -20,9 +19,13 @@ function themeAt(element) {
     theme[name] = style.color;
   }
   probe.remove();
-  const orange = luminance(rgb(theme.background)) < 0.2 ? "rgb(240, 160, 48)" : "rgb(150, 62, 0)";
-  theme.accent = readable(theme.accent, theme.background, theme.text);
-  theme.drift = readable(orange, theme.background, theme.text);
+  const ground = luminance(rgb(theme.background)) < 0.2 ? "dark" : "light";
+  const add = (name, look) => {
+    theme[name] = readable(hex(look[ground]), theme.background, theme.text);
+  };
+  for (const kind of kinds.names) add(kind, kinds.of(kind));
+  for (const [name, look] of Object.entries(kinds.lines)) add(name, look);
+  for (const [name, look] of Object.entries(kinds.stages)) add(`stage.${name}`, look);
   return theme;
 }
 
@@ -35,6 +38,9 @@ function readable(colour, background, text) {
   }
   return text;
 }
+
+const hex = (colour) =>
+  `rgb(${[1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)).join(", ")})`;
 
 /** The contrast of two colours as WCAG defines it, 1 to 21. */
 function contrast(one, other) {
@@ -56,10 +62,17 @@ export class Theme {
   version = 1; // grows whenever the colours may have changed
   #cached = null;
 
+  /** kinds: Kinds. */
+  constructor(kinds) {
+    this.kinds = kinds;
+  }
+
   /** The colours now, read once for each change. */
   at(element) {
-    const { version } = this;
-    if (this.#cached?.version !== version) this.#cached = { version, colours: themeAt(element) };
+    const version = `${this.version} ${this.kinds.loaded}`;
+    if (this.#cached?.version !== version) {
+      this.#cached = { version, colours: themeAt(element, this.kinds) };
+    }
     return this.#cached.colours;
   }
 

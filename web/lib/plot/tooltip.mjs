@@ -6,7 +6,7 @@ export class Tooltip {
   #box = null;
   #size = { width: 0, height: 0 };
 
-  /** told: {title, stage, lines: [[name, value]]}. x, y: where it points to, in client pixels. */
+  /** told: {title, says, lines: [[name, value]]}. x, y: where it points to, in client pixels. */
   show(told, x, y) {
     this.#box ??= build();
     fill(this.#box, told);
@@ -38,10 +38,10 @@ function build() {
   return element;
 }
 
-function fill(box, { title, stage, lines }) {
+function fill(box, { title, says, lines }) {
   const list = document.createElement("dl");
   for (const [name, value] of lines) list.append(row("dt", name), row("dd", value));
-  box.replaceChildren(row("strong", title), ...(stage ? [row("em", stage)] : []), list);
+  box.replaceChildren(row("strong", title), ...(says ? [row("em", says)] : []), list);
 }
 
 function row(tag, content) {

@@ -3,20 +3,19 @@
 import { isRunning } from "./store.mjs";
 
 export const STAGES = ["warmup", "parallelism", "connecting"];
-const SHARED = new Set(["exact", "pipelined", "refresh"]);
 
 /**
  * The course of a run: steps (one for each row, kind "refresh" where an exact row is inside the
- * Parallelism stage), tau1 and tau2 (row numbers, null without a pipelined row), stages
- * [{name, from, to}) in rows, span (rows on the axis) and perStep (rows a step).
+ * shortened part), tau1 and tau2 (row numbers where that part begins and ends, null without a short
+ * row), stages [{name, from, to}) in rows, span (rows on the axis) and perStep (rows a step).
  */
-export function course(run) {
-  const kinds = run.rows.map(({ kind }) => kind);
-  const first = kinds.indexOf("pipelined");
+export function course(run, kinds) {
+  const short = run.rows.map(({ kind }) => kinds.isShort(kind));
+  const first = short.indexOf(true);
   const tau1 = first < 0 ? null : first;
   const open = isRunning(run);
-  const last = kinds.lastIndexOf("pipelined") + 1;
-  const tau2 = tau1 === null ? null : open ? kinds.length : last;
+  const last = short.lastIndexOf(true) + 1;
+  const tau2 = tau1 === null ? null : open ? short.length : last;
   const steps = run.rows.map((row, index) => stepOf(row, index, tau1, tau2));
   const perStep = rowsAStep(run);
   return {
@@ -44,13 +43,8 @@ function stepOf(row, index, tau1, tau2) {
 }
 
 function stagesOf(run, tau1, tau2) {
-  const rows = run.rows.length;
-  if (tau1 === null) {
-    const staged = ["adaptive", "paper"].includes(run.mode);
-    const warming = staged && run.rows.some(({ kind }) => kind === "exact");
-    return warming ? [{ name: "warmup", from: 0, to: rows }] : [];
-  }
-  const bounds = [0, tau1, tau2, rows];
+  if (tau1 === null) return [];
+  const bounds = [0, tau1, tau2, run.rows.length];
   const stages = STAGES.map((name, i) => ({ name, from: bounds[i], to: bounds[i + 1] }));
   return stages.filter((stage) => stage.to > stage.from);
 }
@@ -67,25 +61,29 @@ function rowsAStep(run) {
 }
 
 /**
- * Who waited for the other: {side: "own" | "worker" | null, ms in the mean of a shared step}, with
- * null where the difference is not worth a word; null without shared steps.
+ * Who waited for the other: {side: "own" | "worker" | null, ms in the mean of a step of both}, with
+ * null where the difference is not worth a word; null without such steps.
  */
-export function waiting(steps) {
+export function waiting(steps, kinds) {
   const timed = (step) => step.waited_ms != null && step.worker_waited_ms != null;
-  const shared = steps.filter((step) => SHARED.has(step.kind) && timed(step));
-  if (!shared.length) return null;
-  const mean = (name) => shared.reduce((sum, step) => sum + (step[name] ?? 0), 0) / shared.length;
+  const both = steps.filter((step) => kinds.isBoth(step.kind) && timed(step));
+  if (!both.length) return null;
+  const mean = (name) => both.reduce((sum, step) => sum + (step[name] ?? 0), 0) / both.length;
   const [own, worker, whole] = [mean("waited_ms"), mean("worker_waited_ms"), mean("ms")];
   const ms = Math.max(own, worker);
   if (ms < 0.5 || ms < 0.03 * whole) return { side: null, ms };
   return { side: own >= worker ? "own" : "worker", ms };
 }
 
-/** How many steps are of each kind. */
-export function counts(steps) {
-  const found = { exact: 0, pipelined: 0, refresh: 0, local: 0, single: 0 };
-  for (const step of steps) found[step.kind] = (found[step.kind] ?? 0) + 1;
-  return found;
+/** How many steps are of each kind that occurs, refreshes among the full ones: [[kind, count]]. */
+export function counts(steps, kinds) {
+  const found = new Map();
+  for (const { kind } of steps) {
+    const counted = kinds.countsAs(kind);
+    found.set(counted, (found.get(counted) ?? 0) + 1);
+  }
+  const rank = (kind) => (kinds.names.indexOf(kind) + 1 || Infinity);
+  return [...found].sort(([one], [other]) => rank(one) - rank(other));
 }
 
 /** The number of a step as a person counts, from 1: "7", or "7b" for a second evaluation of it. */

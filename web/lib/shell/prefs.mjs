@@ -3,7 +3,7 @@
 const KEY = "hybrid_ksampler.scale";
 
 export class Prefs {
-  live = true; // the setting HybridKSampler.LivePlot
+  open = false; // the setting HybridKSampler.OpenPlot
   #listeners = new Set();
 
   /** storage(): localStorage, or anything with getItem and setItem; each may throw. */
@@ -27,8 +27,8 @@ export class Prefs {
     this.#tell();
   }
 
-  setLive(on) {
-    this.live = on;
+  setOpen(on) {
+    this.open = on;
     this.#tell();
   }
 

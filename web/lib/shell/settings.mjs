@@ -8,7 +8,7 @@ export class Settings {
     Object.assign(this, { app, worker });
     this.changed = {
       [ID.idle]: (value, before) => this.#idleChanged(value, before),
-      [ID.live]: (value) => plots.setLive(value),
+      [ID.open]: (value) => plots.setOpen(value),
     };
   }
 

@@ -6,7 +6,7 @@ export const ID = {
   mode: "HybridKSampler.DefaultMode",
   tolerance: "HybridKSampler.DefaultTolerance",
   idle: "HybridKSampler.IdleSeconds",
-  live: "HybridKSampler.LivePlot",
+  open: "HybridKSampler.OpenPlot",
 };
 
 /** category: the group and the entry below CATEGORY. */
@@ -32,20 +32,20 @@ export const ENTRIES = [
   },
   {
     id: ID.idle,
-    category: ["Second process", "Idle time"],
-    name: "End the second process after this many idle seconds",
-    tooltip: "Its memory is free again then; the next run starts it anew. At least 10.",
+    category: ["Second GPU", "Idle time"],
+    name: "Let go of the second GPU after this many idle seconds",
+    tooltip: "Its memory is free again then; the next run gets it ready anew. At least 10.",
     type: "number",
     attrs: { min: 10, step: 10 },
     defaultValue: 600,
   },
   {
-    id: ID.live,
-    category: ["Plot", "Live"],
-    name: "Draw the plot while sampling",
-    tooltip: "Off: the node keeps its line of words only.",
+    id: ID.open,
+    category: ["Plot", "Open"],
+    name: "Open the plot in every node",
+    tooltip: "Off: a node shows a sentence and a strip of its steps; a click on it opens the plot.",
     type: "boolean",
-    defaultValue: true,
+    defaultValue: false,
   },
 ];
 

@@ -6,13 +6,13 @@ export class Toasts {
   #twins = new Twins();
 
   /** workflow: an OpenWorkflow. */
-  constructor({ app, words, workflow }) {
-    Object.assign(this, { app, words, workflow });
+  constructor({ app, words, kinds, workflow }) {
+    Object.assign(this, { app, words, kinds, workflow });
   }
 
   /** Watch runs and the second process from now on. store: a RunStore. worker: a WorkerClient. */
   async watch(store, worker) {
-    const runs = new RunChanges();
+    const runs = new RunChanges(this.kinds);
     const states = new WorkerChanges();
     store.subscribe((run) => this.#changed(runs.change(run, (one) => this.#titleOf(one))));
     worker.subscribe((state) => this.#changed(states.change(state)));

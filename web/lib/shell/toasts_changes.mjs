@@ -1,6 +1,5 @@
 /** Which changes are worth a message: {severity, key, values} of words.mjs, or null. */
 
-const SHARED = new Set(["exact", "pipelined"]);
 const LIMIT = 200; // nodes
 const TWIN = 5000; // ms
 
@@ -13,11 +12,16 @@ export class RunChanges {
   #live = new Set(); // runs seen while they ran
   #said = new Set(); // reasons told and still in force
 
+  /** kinds: Kinds. */
+  constructor(kinds) {
+    this.kinds = kinds;
+  }
+
   /** run: as the store holds it. titleOf(run): the title of its node, for the message. */
   change(run, titleOf) {
     if (run.mode === "off") return null;
     const live = this.#follow(run);
-    const local = outcome(run);
+    const local = outcome(run, this.kinds);
     const key = `${run.workflow_id ?? ""}|${run.node}`;
     const before = this.#nodes.get(key);
     if (local === null || (before?.live && !live)) return null;
@@ -73,9 +77,9 @@ export class Twins {
 }
 
 /** true: in one process. false: shared, whatever else there is to say. null: not known, or neither. */
-function outcome(run) {
-  if (run.reasons.length && !SHARED.has(run.rows.at(-1)?.kind)) return true;
-  const shared = run.status === "done" && run.rows.some(({ kind }) => SHARED.has(kind));
+function outcome(run, kinds) {
+  if (run.reasons.length && !kinds.isBoth(run.rows.at(-1)?.kind)) return true;
+  const shared = run.status === "done" && run.rows.some(({ kind }) => kinds.isBoth(kind));
   return shared ? false : null;
 }
 

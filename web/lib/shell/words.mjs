@@ -6,10 +6,16 @@ export class Words {
   #languages = {};
   #language = () => "en";
 
-  /** messages: the answer of /i18n, {language: {section: {key: text}}}. language(): the one in use. */
-  load(messages, language) {
+  /**
+   * messages: the answer of /i18n, {language: {section: {key: text}}}. language(): the one in use.
+   * more: {language: {key: text}} that come from elsewhere.
+   */
+  load(messages, language, more = {}) {
     this.#languages = Object.fromEntries(
-      Object.entries(messages).map(([code, sections]) => [code, sections?.[SECTION] ?? {}]),
+      Object.entries(messages).map(([code, sections]) => [
+        code,
+        { ...sections?.[SECTION], ...more[code] },
+      ]),
     );
     this.#language = language;
   }

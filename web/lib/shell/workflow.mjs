@@ -15,6 +15,12 @@ export class OpenWorkflow {
     return String(this.root?.id ?? "");
   }
 
+  /** Let undo know of a change that no mouse or key of the frontend's own made. */
+  noteChange() {
+    const tracker = this.app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+    (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
+  }
+
   /** The node with an execution id such as "4" or, inside a subgraph, "4:2". */
   nodeAt(executionId) {
     let graph = this.root;

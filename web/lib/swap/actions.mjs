@@ -1,5 +1,6 @@
 /** The menu items and commands that swap samplers in the open workflow. */
 
+import { ATTACH, attached, detached } from "./attach.mjs";
 import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "./swap.mjs";
 
 const DIRECTIONS = new Map([
@@ -37,19 +38,24 @@ export class Swapping {
     return types ? [`HybridKSampler.SwapSelection.${DIRECTIONS.get(types)}`] : [];
   }
 
-  /**
-   * Swap the live nodes in `nodes`, or with null all nodes of the workflow, subgraphs included.
-   * types: TO_HYBRID or TO_KSAMPLER. Returns how many nodes were swapped.
-   *
-   * The new state goes through the frontend's own redo, so one undo step takes it back.
-   */
-  async swap(types, nodes = null) {
+  /** Swap the live nodes in `nodes`. types: TO_HYBRID or TO_KSAMPLER. */
+  async swap(types, nodes) {
     const key = (graphId, nodeId) => `${graphId}:${nodeId}`;
-    const wanted = nodes && new Set(nodes.map((node) => key(node.graph.id, node.id)));
-    const chosen = (node, graphId) => !wanted || wanted.has(key(graphId, node.id));
+    const wanted = new Set(nodes.map((node) => key(node.graph.id, node.id)));
+    const chosen = (node, graphId) => wanted.has(key(graphId, node.id));
     const result = swapped(this.#serialized(), types, blanksOf(types), chosen);
     if (result.count) await this.#apply(result.workflow);
-    return result.count;
+  }
+
+  /**
+   * Swap all nodes of the workflow, subgraphs included; other samplers get Hybrid Attach Model behind
+   * their model, or lose it. Returns {count, others}: how many of both there were.
+   */
+  async swapAll(types) {
+    const { workflow, count } = swapped(this.#serialized(), types, blanksOf(types));
+    const others = types === TO_HYBRID ? attached(workflow, blankOf(ATTACH)) : detached(workflow);
+    if (count + others.count) await this.#apply(others.workflow);
+    return { count, others: others.count };
   }
 
   #ofSelection(types, label) {
@@ -73,9 +79,14 @@ export class Swapping {
       label,
       icon: "pi pi-sync",
       function: async () => {
-        const count = await this.swap(types);
-        if (count) this.toasts.show("success", this.words.counted(`swap.done_to_${direction}`, count));
-        else this.toasts.show("info", this.words.text(`swap.none_to_${direction}`));
+        const { words, toasts } = this;
+        const { count, others } = await this.swapAll(types);
+        const told = [
+          count && words.counted(`swap.done_to_${direction}`, count),
+          others && words.counted(`swap.others_to_${direction}`, others),
+        ].filter(Boolean);
+        if (told.length) toasts.show("success", told.join(" "));
+        else toasts.show("info", words.text(`swap.none_to_${direction}`));
       },
     };
   }
@@ -89,6 +100,7 @@ export class Swapping {
     return JSON.parse(JSON.stringify(this.app.rootGraph.serialize()));
   }
 
+  /** Through the frontend's own redo, so that one undo step takes it back. */
   async #apply(workflow) {
     const { app } = this;
     const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
@@ -120,10 +132,10 @@ function typesFor(node) {
 
 function blanksOf(types) {
   const all = Object.entries(types).flat();
-  return Object.fromEntries(
-    all.map((type) => {
-      const node = window.LiteGraph.createNode(type);
-      return [type, blank(node, node.constructor.title)];
-    }),
-  );
+  return Object.fromEntries(all.map((type) => [type, blankOf(type)]));
+}
+
+function blankOf(type) {
+  const node = window.LiteGraph.createNode(type);
+  return blank(node, node.constructor.title);
 }

@@ -1,4 +1,7 @@
-/** KSampler nodes turned into Hybrid KSampler nodes and back, in a serialised workflow. */
+/** KSampler nodes turned into Hybrid KSampler nodes and back, in a serialised workflow. Pure. */
+
+import { moveLinks } from "./links.mjs";
+import { MEMORY, giveBack, makeRoom } from "./room.mjs";
 
 export const TO_HYBRID = {
   KSampler: "Hybrid_KSampler",
@@ -8,9 +11,10 @@ export const TO_KSAMPLER = Object.fromEntries(
   Object.entries(TO_HYBRID).map(([ksampler, hybrid]) => [hybrid, ksampler]),
 );
 
-const PACK = "hybrid-ksampler";
-const CORE = "comfy-core";
-const IDENTITY = ["Node name for S&R", "cnr_id", "aux_id", "ver"];
+const NAME = "Node name for S&R"; // what %KSampler.seed% in a file name looks for
+const PLOT_GROWN = "hybrid_plot_grown";
+const OURS = ["hybrid_plot", PLOT_GROWN]; // properties that mean something to our nodes only
+const IDENTITY = ["cnr_id", "aux_id", "ver"]; // of the pack that a node is of
 
 /**
  * The workflow with nodes swapped, and how many were.
@@ -24,13 +28,18 @@ export function swapped(workflow, types, blanks, chosen = () => true) {
   const result = structuredClone(workflow);
   let count = 0;
   for (const graph of graphsIn(result)) {
+    const fresh = [];
     for (const [index, node] of graph.nodes.entries()) {
       const type = Object.hasOwn(types, node.type) ? types[node.type] : undefined;
       if (!type || !chosen(node, graph.id)) continue;
-      count += 1;
       moveLinks(graph, node, blanks[type]);
       graph.nodes[index] = replaced(node, blanks[node.type], blanks[type]);
+      fresh.push({ old: node, now: graph.nodes[index] });
     }
+    if (!fresh.length) continue;
+    count += fresh.length;
+    if (types === TO_HYBRID) makeRoom(graph, fresh.map(({ now }) => now));
+    else giveBack(graph, fresh.map(({ old }) => old));
   }
   return { workflow: result, count };
 }
@@ -42,21 +51,23 @@ export function blank(node, title) {
   const widgets = (node.widgets ?? [])
     .filter((widget) => widget.serialize !== false)
     .map(({ name, value }) => ({ name, value }));
-  const size = [...node.computeSize()];
-  return { type: node.type, title, size, inputs, outputs, properties, widgets };
+  const size = node.computeSize();
+  const [width, height] = size;
+  return { type: node.type, title, width, height, inputs, outputs, properties, widgets };
 }
 
 /** The workflow itself and the definitions of all subgraphs, however deep. */
-function graphsIn(graph) {
+export function graphsIn(graph) {
   return [graph, ...(graph.definitions?.subgraphs ?? []).flatMap(graphsIn)];
 }
 
 function replaced(node, source, target) {
   const values = valuesOf(node, source, target);
+  const properties = propertiesOf(node, target);
   const fresh = {
     ...node,
     type: target.type,
-    size: [node.size[0], Math.max(0, node.size[1] + target.size[1] - source.size[1])],
+    size: [node.size[0], heightOf(node, source, target)],
     inputs: target.inputs.map((slot) => {
       const old = node.inputs?.find(({ name }) => name === slot.name);
       return filled(slot, old, { link: old?.link ?? null });
@@ -65,12 +76,22 @@ function replaced(node, source, target) {
       const old = node.outputs?.[index];
       return filled(slot, old, { links: old?.links ?? null });
     }),
-    properties: propertiesOf(node, target),
+    properties,
     widgets_values: target.widgets.map(({ name }) => values[name]),
   };
+  if (MEMORY in properties) properties[MEMORY].grown = fresh.size[1] - node.size[1];
   if (node.widgets_values_named) fresh.widgets_values_named = values;
   if (node.title === source.title) delete fresh.title;
   return fresh;
+}
+
+/** It keeps the height that it had and grows only where the new type needs more. */
+function heightOf(node, source, target) {
+  const height = node.size[1];
+  if (target.type in TO_KSAMPLER) return Math.max(height, target.height);
+  const { [MEMORY]: memory, [PLOT_GROWN]: plot = 0 } = node.properties ?? {};
+  if (memory) return height - memory.grown - plot;
+  return Math.max(target.height, height - (source.height - target.height) - plot);
 }
 
 /** A slot of the new type with the label and the links of the old one. */
@@ -84,86 +105,21 @@ function valuesOf(node, source, target) {
   return Object.fromEntries(target.widgets.map(({ name, value }) => [name, old.get(name) ?? value]));
 }
 
-/** The node's own properties; those that say which type and pack it is of come from the new type. */
+/**
+ * The node's own properties; those that say which pack it is of come from the new type. The way back
+ * finds the old ones in the node's memory.
+ */
 function propertiesOf(node, target) {
   const old = node.properties ?? {};
-  const own = Object.entries(old).filter(([key]) => !IDENTITY.includes(key));
-  const identity = IDENTITY.filter((key) => key in target.properties).map((key) => [
-    key,
-    target.properties[key],
-  ]);
-  const pack = old.cnr_id || old.aux_id ? { cnr_id: target.type in TO_HYBRID ? CORE : PACK } : {};
-  return { ...Object.fromEntries(own), ...pack, ...Object.fromEntries(identity) };
-}
-
-/** Lead the node's links to the slots that the new type has, and drop the others. */
-function moveLinks(graph, node, target) {
-  const inputs = (node.inputs ?? []).map(({ name }) =>
-    target.inputs.findIndex((slot) => slot.name === name),
-  );
-  const outputs = (node.outputs ?? []).map(({ type }, index) =>
-    target.outputs[index]?.type === type ? index : -1,
-  );
-  /** Whether both ends of the link are still there; they are moved. */
-  const led = (link) => {
-    const ends = endsOf(link);
-    if (same(ends.target, node.id)) ends.targetSlot = inputs[ends.targetSlot] ?? -1;
-    if (same(ends.origin, node.id)) ends.originSlot = outputs[ends.originSlot] ?? -1;
-    return (
-      !(same(ends.target, node.id) && ends.targetSlot < 0) &&
-      !(same(ends.origin, node.id) && ends.originSlot < 0)
-    );
-  };
-  const lost = graph.links.filter((link) => !led(link));
-  graph.links = graph.links.filter((link) => !lost.includes(link));
-  if (graph.floatingLinks) graph.floatingLinks = graph.floatingLinks.filter(led);
-  forget(graph, new Set(lost.map((link) => endsOf(link).id)));
-}
-
-/** The ends of a link, to read and write, in both forms in which graphs are saved. */
-function endsOf(link) {
-  const [id, origin, originSlot, target, targetSlot] = Array.isArray(link)
-    ? [0, 1, 2, 3, 4]
-    : ["id", "origin_id", "origin_slot", "target_id", "target_slot"];
-  return {
-    id: link[id],
-    origin: link[origin],
-    target: link[target],
-    get originSlot() {
-      return link[originSlot];
-    },
-    set originSlot(index) {
-      link[originSlot] = index;
-    },
-    get targetSlot() {
-      return link[targetSlot];
-    },
-    set targetSlot(index) {
-      link[targetSlot] = index;
-    },
-  };
-}
-
-/** Take dropped links out of everything that names them. */
-function forget(graph, dropped) {
-  if (!dropped.size) return;
-  const without = (ids) => ids?.filter((id) => !dropped.has(id));
-  for (const node of graph.nodes) {
-    for (const slot of node.inputs ?? []) if (dropped.has(slot.link)) slot.link = null;
-    for (const slot of node.outputs ?? []) if (slot.links) slot.links = without(slot.links);
+  const has = (key) => IDENTITY.includes(key);
+  const pick = (from, wanted) =>
+    Object.fromEntries(Object.entries(from).filter(([key]) => wanted(key)));
+  const gone = (key) => has(key) || key === MEMORY || OURS.includes(key);
+  const kept = pick(old, (key) => !gone(key));
+  if (target.type in TO_KSAMPLER) {
+    return { ...kept, ...pick(target.properties, has), [MEMORY]: { was: pick(old, has) } };
   }
-  for (const slot of [...(graph.inputs ?? []), ...(graph.outputs ?? [])]) {
-    if (slot.linkIds) slot.linkIds = without(slot.linkIds);
-  }
-  for (const reroute of [...(graph.reroutes ?? []), ...(graph.extra?.reroutes ?? [])]) {
-    if (reroute.linkIds) reroute.linkIds = without(reroute.linkIds);
-  }
-  if (graph.extra?.linkExtensions) {
-    graph.extra.linkExtensions = graph.extra.linkExtensions.filter(({ id }) => !dropped.has(id));
-  }
-}
-
-/** Whether two ids name the same node; newer frontends save them as text. */
-function same(one, other) {
-  return String(one) === String(other);
+  const was = old[MEMORY]?.was ?? pick(target.properties, has);
+  if (kept[NAME] === node.type) kept[NAME] = target.type;
+  return { ...kept, ...was };
 }

@@ -1,0 +1,184 @@
+"""ComfyUI's own templates swapped and swapped back in the real frontend.
+
+All of them: `python -m tests.pages.templates [frontend version]` in the environment that
+`python dev.py test` sets; it prints what it counted and ends with 1 if something is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "comfyui-workflow-templates-json"
+SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
+MOST_COVERED = 0.10  # of a node, beyond what was covered before
+PATTERN = "%KSampler.seed%-%KSampler.steps%"  # in the name of each saved picture
+TO_HYBRID = "HybridKSampler.SwapWorkflow.hybrid"
+TO_KSAMPLER = "HybridKSampler.SwapWorkflow.ksampler"
+ATTACH = "Hybrid_AttachModel"
+
+SEEN = """async () => {
+    const graphs = [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])];
+    const boxes = graphs.flatMap((graph) => graph.nodes
+        .filter((node) => !node.flags?.collapsed)
+        .map((node) => ({graph: graph.id, id: String(node.id), type: node.type,
+            x: node.pos[0], y: node.pos[1] - 30, w: node.size[0], h: node.size[1] + 30})));
+    const {output} = await app.graphToPrompt();
+    return {boxes, output};
+}"""
+NAME = """(pattern) => {
+    for (const node of app.rootGraph.nodes) {
+        const widget = node.widgets?.find(({name}) => name === 'filename_prefix');
+        if (widget && node.type === 'SaveImage') widget.value = pattern;
+    }
+}"""
+
+
+def templates() -> list[Path]:
+    """Workflow files of the installed package that sample."""
+    package = importlib.metadata.distribution(PACKAGE)
+    files = [Path(str(package.locate_file(f))) for f in package.files or ()]
+    return sorted(f for f in files if f.suffix == ".json" and _samples(f))
+
+
+def _samples(file: Path) -> bool:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or "nodes" not in found:
+        return False
+    graphs = [found, *(found.get("definitions") or {}).get("subgraphs", [])]
+    return any(node["type"] in SAMPLERS for graph in graphs for node in graph["nodes"])
+
+
+def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
+    """Swap a workflow there and back: {"nodes": how many are ours, "wrong": [sentences]}."""
+    tab.js("(workflow) => app.loadGraphData(workflow)", workflow)
+    tab.js(NAME, PATTERN)
+    tab.frames(2)
+    before = tab.js(SEEN)
+    tab.js("(id) => app.extensionManager.command.execute(id)", TO_HYBRID)
+    tab.frames(2)
+    there = tab.js(SEEN)
+    tab.js("(id) => app.extensionManager.command.execute(id)", TO_KSAMPLER)
+    tab.frames(2)
+    back = tab.js(SEEN)
+    ours = [box for box in there["boxes"] if box["type"].startswith("Hybrid_")]
+    wrong = [*newly_covered(before["boxes"], there["boxes"])]
+    if unlike(plain(there["output"]), before["output"]):
+        wrong.append("the prompt differs by more than class and new inputs")
+    if back["output"] != before["output"]:
+        wrong.append("the prompt differs after the way back")
+    if at(back["boxes"]) != at(before["boxes"]):
+        wrong.append("nodes lie elsewhere after the way back")
+    if not ours:
+        wrong.append("nothing was swapped")
+    return {"nodes": len(ours), "wrong": wrong}
+
+
+def at(boxes: list[dict[str, Any]]) -> dict[tuple[str, str], list[int]]:
+    return {
+        (box["graph"], box["id"]): [round(box[key]) for key in ("x", "y", "w", "h")]
+        for box in boxes
+    }
+
+
+def newly_covered(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+    """What is covered for more than MOST_COVERED beyond what it was before."""
+    known = covered(before)
+    return [
+        f"{box} is covered for {share:.0%}, {known.get(box, (0.0, ''))[0]:.0%} before, by {by}"
+        for box, (share, by) in covered(after).items()
+        if share > known.get(box, (0.0, ""))[0] + MOST_COVERED
+    ]
+
+
+def covered(boxes: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, str]]:
+    """The share of each node that another one covers at most, and which one that is."""
+    found = {}
+    for one in boxes:
+        shares = [
+            (_common(one, other) / (one["w"] * one["h"]), other["type"])
+            for other in boxes
+            if other is not one and other["graph"] == one["graph"]
+        ]
+        found[one["graph"], one["id"]] = max(shares, default=(0.0, ""))
+    return found
+
+
+def _common(one: dict[str, Any], other: dict[str, Any]) -> float:
+    w = min(one["x"] + one["w"], other["x"] + other["w"]) - max(one["x"], other["x"])
+    h = min(one["y"] + one["h"], other["y"] + other["h"]) - max(one["y"], other["y"])
+    return max(0.0, w) * max(0.0, h)
+
+
+def plain(output: dict[str, Any]) -> dict[str, Any]:
+    """A prompt with our nodes as ComfyUI's own: without new inputs and attached models."""
+    models = {id: node["inputs"].get("model") for id, node in output.items() if attached(node)}
+    found = {}
+    for id, node in output.items():
+        if attached(node):
+            continue
+        ours = (node["class_type"] or "").startswith("Hybrid_")  # none: a node that is missing here
+        inputs = {
+            name: models.get(value[0], value) if isinstance(value, list) and value else value
+            for name, value in node["inputs"].items()
+            if not (ours and name in ("mode", "tolerance", "options"))
+        }
+        found[id] = {**node, "inputs": inputs}
+        if ours:
+            found[id]["class_type"] = node["class_type"].removeprefix("Hybrid_")
+    return found
+
+
+def attached(node: dict[str, Any]) -> bool:
+    return bool(node["class_type"] == ATTACH)
+
+
+def unlike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    bare = [
+        {id: {"class_type": n["class_type"], "inputs": n["inputs"]} for id, n in output.items()}
+        for output in (one, other)
+    ]
+    return bare[0] != bare[1]
+
+
+def main() -> None:
+    import tempfile
+
+    sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    import os
+
+    from pages_tab import ARGUMENTS, Tab, front_end
+    from playwright.sync_api import sync_playwright
+
+    from demo.server import serving
+
+    version = sys.argv[1] if len(sys.argv) > 1 else "1.58.1"
+    failed = 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), front_end(version)) as server,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(
+            executable_path=os.environ["HYBRID_BROWSER"], args=ARGUMENTS
+        )
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        tab = Tab(context, server, nodes2=False)
+        tab.page.set_default_timeout(180_000)
+        tab.open()
+        files = templates()
+        for file in files:
+            told = swapped(tab, json.loads(file.read_text(encoding="utf-8")))
+            failed += bool(told["wrong"])
+            for sentence in told["wrong"]:
+                print(f"{file.stem}: {sentence}", flush=True)
+        browser.close()
+    print(f"{len(files)} templates with frontend {version}: {failed} with something wrong")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
