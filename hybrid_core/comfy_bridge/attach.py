@@ -22,6 +22,7 @@ from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.course.course import Course
 from hybrid_core.course.policy import policy_for
+from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.telling.report import Nobody, Report, Watcher
@@ -125,16 +126,16 @@ class Attachment:
             self._mode, self._session, self._announce, self._on_report, self._tuning, watcher
         )
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
         with costs_no_image("the run could not be prepared"):
             self._driver = None
-            self._driver = driver = self._new_driver(guider, *args, **kwargs)
-            driver.prepare(support.obstacle_to(guider.model_options))
+            self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
+            driver.prepare(len(noise), support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
         status = "failed"
         try:
-            out = executor(*args, **kwargs)
+            out = executor(noise, *args, **kwargs)
             status = "done"
             return out
         except CANCELLED:
@@ -163,7 +164,9 @@ class Attachment:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
-        staged = self._mode == "adaptive" or (self._mode == "paper" and not alone)
+        staged = self._mode in ("adaptive", "paper") and not alone
+        if alone and self._mode == "adaptive":  # half of the pictures each costs as little, exactly
+            staged = not division.pictures_pay(1, shape[0])
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]

@@ -32,7 +32,7 @@ from hybrid_core.workers.process.worker import ProcessWorker
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()
 NOBODY = Nobody()
-WITHOUT_GUIDANCE = "this call is without guidance, so it has one branch only"
+ONE_PICTURE = "this call is without guidance and of one picture, so there is nothing to divide"
 _cuts = Cuts()
 _pools: dict[str, Pool] = {}  # by the worker's device
 
@@ -199,7 +199,8 @@ class Attachment:
             course, pipeline, rent, report, NOBODY, log.debug, not guided, KeyboardInterrupt,
             self._wait_seconds,
         )  # fmt: skip
-        driver.prepare(None if guided else WITHOUT_GUIDANCE)
+        nothing_to_share = not guided and len(x) == 1
+        driver.prepare(len(x), ONE_PICTURE if nothing_to_share else None)
         return driver
 
     def _finish(self, status: str) -> None:

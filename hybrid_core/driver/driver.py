@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +15,16 @@ from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
 from hybrid_core.driver.division import HERE, Plan, Share
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Early, Pipeline
-from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.errors import HybridError, NotPartitionable, ProtocolError
 from hybrid_core.machine.settled import settled
 from hybrid_core.stages.staging import Boundaries, Each
 from hybrid_core.telling.report import Report, StepRecord, Watcher
-from hybrid_core.workers.contract import Part
+from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
 WORKER = 0
+INSEPARABLE = "this network's pictures of one batch depend on each other"
 Outputs = dict[int, torch.Tensor]  # by branch
 Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
 
@@ -45,14 +46,21 @@ class FrameworksOwn(Exception):
         self.cause = cause
 
 
-def evaluated(call: Call, branches: Sequence[int], each: Each | None = None) -> Outputs:
-    """Here. Raises FrameworksOwn where nothing of this pack takes part."""
-    try:
-        return call.evaluate(branches, each)
-    except Exception as error:
-        if each is not None:
-            raise
-        raise FrameworksOwn(error) from error
+class Inseparable(HybridError):
+    """A network that does not evaluate some pictures of a batch without the others."""
+
+
+def joined(pieces: Iterable[tuple[Part, Outputs]]) -> Outputs:
+    """Outputs of parts that make up an evaluation, pictures in their order."""
+    out: dict[int, list[torch.Tensor]] = {}
+    for _, outputs in sorted(pieces, key=lambda piece: first_picture(piece[0])):
+        for branch, output in outputs.items():
+            out.setdefault(branch, []).append(output)
+    return {branch: torch.cat(some) if some[1:] else some[0] for branch, some in out.items()}
+
+
+def first_picture(part: Part) -> int:
+    return 0 if part.pictures is None else part.pictures.first
 
 
 class Driver:
@@ -84,13 +92,16 @@ class Driver:
         self._lease: Lease | None = None
         self._rented = self._local = self._broken = False
 
-    def prepare(self, obstacle: str | None = None) -> None:
-        """Start what takes time: the worker and its replica. obstacle: why none can take part."""
+    def prepare(self, batch: int, obstacle: str | None = None) -> None:
+        """Start what takes time: the worker and its replica.
+
+        batch: how many pictures are sampled. obstacle: why no worker can take part.
+        """
         self._watcher.began(self.report)
         if obstacle is not None:
             self._rented = True
             self._stay_local(obstacle)
-        elif not self._one_branch or self._pipeline is not None:
+        elif self._worth_asking(1 if self._one_branch else 2, batch, self._pipeline):
             lease = self._own_lease()
             if lease is not None:
                 lease.prepare()
@@ -130,18 +141,51 @@ class Driver:
         step, taking = self._decide(call)
         step, plan = self._divide(call, step, taking)
         try:
-            asked = self._ask(call, step, plan, taking)
-            out = self._evaluate_own(call, step, plan[0].part, taking)
-            kept = self._collect(call, step.record, asked, taking, out)
-        except BaseException:
-            if taking.lease is not None:
-                taking.lease.cancel()  # of a step only: a replica that loads serves the next run
-            raise
+            out, kept = self._carried_out(call, step, plan, taking)
+        except Inseparable as error:
+            self._keep_together(call, str(error))
+            out, kept = self._carried_out(call, step, division.alone(call.branches), taking)
         self._learn(call, step, taking, out, kept)
         step.record.seconds = time.monotonic() - began
         self.report.steps.append(step.record)
         self._watcher.stepped(self.report)
         return out
+
+    def _carried_out(
+        self, call: Call, step: Step, plan: Plan, taking: Taking
+    ) -> tuple[Outputs, Boundaries | None]:
+        try:
+            asked = self._ask(call, step, plan, taking)
+            own = self._evaluate_own(call, step, plan[0].part, taking)
+            return self._collect(call, step.record, plan, asked, taking, own)
+        except BaseException:
+            if taking.lease is not None:
+                taking.lease.cancel()  # of a step only: a replica that loads serves the next run
+            raise
+
+    def _evaluated(self, call: Call, part: Part, each: Each | None = None) -> Outputs:
+        """Here. Raises FrameworksOwn where nothing of this pack takes part, and Inseparable."""
+        try:
+            return call.evaluate(part.branches, each, part.pictures)
+        except self._cancelled:
+            raise
+        except Exception as error:
+            if part.pictures is not None:
+                raise Inseparable(f"{type(error).__name__}: {error}") from error
+            if each is not None:
+                raise
+            raise FrameworksOwn(error) from error
+
+    def _keep_together(self, call: Call, seen: str) -> None:
+        log.debug("a batch is not divided: %s", seen)
+        if self._lease is not None:
+            self._lease.keep_together(call.x.shape)
+        self.report.note(INSEPARABLE)
+
+    @staticmethod
+    def _worth_asking(branches: int, batch: int, pipeline: Pipeline | None) -> bool:
+        """Whether a worker has something to do in such an evaluation."""
+        return branches > 1 or pipeline is not None or division.pictures_pay(branches, batch)
 
     def _decide(self, call: Call) -> tuple[Step, Taking]:
         """What this evaluation is to be, and who takes part."""
@@ -151,7 +195,8 @@ class Driver:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):
             pipeline = None
-        lease = self._checked_lease(call) if count > 1 or pipeline is not None else None
+        worth = self._worth_asking(count, call.pictures, pipeline)
+        lease = self._checked_lease(call) if worth else None
         answer = None
         if lease is None:
             pipeline = None
@@ -208,11 +253,28 @@ class Driver:
             step = step.in_full()
         if not taking.apart:
             return step, division.alone(call.branches)
+        if self._by_picture(call, taking):
+            seen = self._lease is not None and self._lease.compared(call.x.shape, by_picture=True)
+            divided = division.by_picture if seen else division.to_compare_pictures
+            return step, divided(call.branches, device, call.pictures)
+        if len(call.branches) == 1 and pipeline is None:
+            return step, division.alone(call.branches)
         turned = pipeline is not None and pipeline.turned(call)
         if lease is not None and not sure:
             return step, division.to_compare(call.branches, device, turned)
         keep = None if pipeline is None else pipeline.keeps(step)
         return step, division.by_branch(call.branches, device, turned, keep)
+
+    def _by_picture(self, call: Call, taking: Taking) -> bool:
+        """Whether the batch is divided: not before it was seen that this gives the same."""
+        lease, shape = self._lease, call.x.shape
+        pays = division.pictures_pay(len(call.branches), call.pictures)
+        if lease is None or taking.pipeline is not None or not pays:
+            return False
+        if not lease.separable(shape):
+            self.report.note(INSEPARABLE)
+            return False
+        return taking.lease is not None or lease.compared(shape, by_picture=True)
 
     def _ask(self, call: Call, step: Step, plan: Plan, taking: Taking) -> Asked:
         """Post every share that is another device's: their requests, None where it stays here.
@@ -223,8 +285,11 @@ class Driver:
         for share in plan[1:]:
             number, ahead = None, step.ahead if share.early else None
             if taking.lease is not None and share.device == WORKER:
-                branches = share.part.branches
-                inputs = call.inputs_at(ahead.x, ahead.sigma) if ahead else call.inputs(branches)
+                branches, pictures = share.part.branches, share.part.pictures
+                if ahead is None:
+                    inputs = call.inputs(branches, pictures)
+                else:
+                    inputs = call.inputs_at(ahead.x, ahead.sigma)
                 try:
                     number = taking.lease.ask(call.context(branches), inputs, share.part)
                 except NotPartitionable as error:
@@ -239,52 +304,79 @@ class Driver:
                 taking.pipeline.asked(Early(number, share.part, ahead, step.record))
         return asked
 
-    @staticmethod
-    def _evaluate_own(call: Call, step: Step, part: Part, taking: Taking) -> Outputs:
-        together = 1 < len(part.branches) == len(call.branches)
+    def _evaluate_own(self, call: Call, step: Step, part: Part, taking: Taking) -> Outputs:
+        together = 1 < len(part.branches) == len(call.branches) and part.pictures is None
         each = None
         if taking.pipeline is not None and not together:
             each = taking.pipeline.each(step)
         since = time.monotonic()
-        out = evaluated(call, part.branches, each)
+        out = self._evaluated(call, part, each)
         seconds = settled(call.x.device) - since
-        if together:
-            step.record.kind = "local"
-        else:
+        if not together:
             step.record.own_seconds = seconds
-            if len(call.branches) == 1:
-                step.record.kind = "single"
         return out
 
-    @staticmethod
     def _collect(
+        self,
         call: Call,
         record: StepRecord,
+        plan: Plan,
         asked: Asked,
         taking: Taking,
-        out: Outputs,
-    ) -> Boundaries | None:
-        """The other shares, evaluated here where their device failed; features that were kept."""
-        kept, own_seconds, own = None, record.own_seconds or 0.0, next(iter(out.values()))
+        own: Outputs,
+    ) -> tuple[Outputs, Boundaries | None]:
+        """All shares' outputs, made here where a device failed; features that were kept."""
+        kept, own_seconds, shown = None, record.own_seconds or 0.0, next(iter(own.values()))
+        whole = shown[:1].expand(len(call.x), *shown.shape[1:])
+        pieces, helped, theirs = [(plan[0].part, own)], False, None
         for share, number in asked.items():
             part, answer = share.part, None
             if taking.lease is not None and number is not None:
-                answer = taking.lease.collect(number, part, own, own_seconds)
+                answer = taking.lease.collect(number, part, whole, own_seconds)
             if answer is not None:
                 record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
             if share.compared:
-                if answer is not None and taking.lease is not None:
-                    theirs = answer.outputs[0]
-                    record.compared = taking.lease.compare(own, theirs, call.x.shape)
+                theirs = None if answer is None else answer.outputs[0]
             elif answer is None:
-                out |= evaluated(call, part.branches)
-                record.kind = "exact" if record.compared else "local"
+                pieces.append((part, self._evaluated(call, part)))
             else:
-                out |= dict(zip(part.branches, answer.outputs, strict=True))
-                kept = answer.boundaries
+                helped, kept = True, answer.boundaries
+                pieces.append((part, dict(zip(part.branches, answer.outputs, strict=True))))
                 if taking.pipeline is not None:
                     taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
-        return kept
+        out, pictures = joined(pieces), plan[0].part.pictures
+        if theirs is not None and taking.lease is not None:
+            helped = record.compared = self._compare(call, taking.lease, out, theirs, pictures)
+        if helped and pictures is not None:
+            record.kind, record.share = "shared", pictures.count / pictures.batch
+        elif len(call.branches) == 1:
+            record.kind = "single"
+        else:
+            record.kind = "exact" if helped else "local"
+        return out, kept
+
+    def _compare(
+        self,
+        call: Call,
+        lease: Lease,
+        out: Outputs,
+        theirs: torch.Tensor,
+        pictures: Pictures | None,
+    ) -> bool:
+        """Whether the first branch of `out` is `theirs`, the worker's of the whole batch.
+
+        pictures: of this process's part, where the batch was divided. When that is what makes the
+        difference, `out` becomes the framework's own.
+        """
+        first = next(iter(out))
+        if pictures is None:
+            return lease.compare(out[first], theirs, call.x.shape)
+        if lease.compare_pictures(out[first], theirs):
+            return True
+        out |= self._evaluated(call, Part(tuple(call.branches)))
+        if lease.compare(out[first], theirs, call.x.shape):
+            self._keep_together(call, "the parts of a batch give another prediction than the whole")
+        return False
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None

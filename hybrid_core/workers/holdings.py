@@ -37,6 +37,7 @@ class Holdings:
     loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
     compared: set[Hashable] = field(default_factory=set)  # what was seen to be evaluated alike
+    inseparable: set[Hashable] = field(default_factory=set)  # whose pictures depend on each other
 
     @property
     def up_to_date(self) -> bool:

@@ -225,14 +225,16 @@ class Lease:
     def collect(self, number: int, part: Part, like: Tensor, own_seconds: float) -> Answer | None:
         """What came of a request: outputs like `like`, on its device. None when it failed.
 
-        own_seconds: what the parent's own part took.
+        like: of the whole batch. own_seconds: what the parent's own part took.
         """
         since, before = time.monotonic(), self.worker.bytes_received
         seconds = self._step_seconds + self.worker.settings.step_factor * own_seconds
         try:
             with self.worker.lock:
                 answer = self.worker.collect(number, part, seconds, self._tick, like.device)
-            check_outputs(answer.outputs, like, 0 if part.upto is not None else len(part.branches))
+            expected = like if part.pictures is None else part.pictures.of(like)
+            count = 0 if part.upto is not None else len(part.branches)
+            check_outputs(answer.outputs, expected, count)
             if (part.upto is not None or part.keep is not None) and not answer.boundaries:
                 raise ProtocolError("the worker left out the features that it was asked for")
         except WorkerError as error:
@@ -241,18 +243,44 @@ class Lease:
         self._report.bytes_received += self.worker.bytes_received - before
         return replace(answer, waited=time.monotonic() - since)
 
-    def compared(self, shape: Sequence[int]) -> bool:
-        """Whether a prediction of this model on latents of `shape` was seen to be equal."""
-        return (self._source.key, *shape) in self.holdings.compared
+    def compared(self, shape: Sequence[int], by_picture: bool = False) -> bool:
+        """Whether a prediction of this model on latents of `shape` was seen to be equal.
+
+        by_picture: one that was put together from parts of the batch.
+        """
+        return (self._source.key, by_picture, *shape) in self.holdings.compared
+
+    def compare_pictures(self, ours: Tensor, theirs: Tensor) -> bool:
+        """Whether a batch in parts, from here, equals the whole from there, up to rounding.
+
+        Waits for the device.
+        """
+        if self._difference(ours, theirs) > ROUNDING[self._source.half]:
+            return False
+        self.holdings.compared.add((self._source.key, True, *ours.shape))
+        return True
+
+    def separable(self, shape: Sequence[int]) -> bool:
+        """Whether the pictures of a batch are not known to depend on each other."""
+        return (self._source.key, *shape) not in self.holdings.inseparable
+
+    def keep_together(self, shape: Sequence[int]) -> None:
+        """Batches of `shape` are not divided any more."""
+        self.holdings.inseparable.add((self._source.key, *shape))
+
+    @staticmethod
+    def _difference(ours: Tensor, theirs: Tensor) -> float:
+        ours, theirs = ours.float(), theirs.float()
+        return float((theirs - ours).norm() / ours.norm().clamp_min(1e-12))
 
     def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether two evaluations of the same, here and there, are equal up to rounding.
 
         A difference ends the sharing of this model. Waits for the device.
         """
-        error = float((theirs.float() - ours.float()).norm() / ours.float().norm().clamp_min(1e-12))
+        error = self._difference(ours, theirs)
         if error <= ROUNDING[self._source.half]:
-            self.holdings.compared.add((self._source.key, *shape))
+            self.holdings.compared.add((self._source.key, False, *shape))
             return True
         reason = (
             f"the worker's model gives another prediction than this process's (relative difference "

@@ -74,6 +74,9 @@ class ToyModels:
     def context(self, data):
         return data
 
+    def context_of(self, context, pictures):
+        return context
+
     def evaluate(self, context, inputs, each):
         x, sigma = latents_and_level(inputs)
         return [evaluated(self._network, prompt, x, sigma, each) for prompt in context]
@@ -128,18 +131,24 @@ class ToyCall:
         if self.obstacle is not None:
             raise NotPartitionable(self.obstacle)
 
-    def evaluate(self, branches, each=None):
+    @property
+    def pictures(self):
+        return len(self.x)
+
+    def evaluate(self, branches, each=None, pictures=None):
         self.asked.append(tuple(branches))
+        x, sigma = self.inputs(branches, pictures)
         return {
-            place: evaluated(self.network, self.conds[place], self.x, self.sigma, each)
-            for place in branches
+            place: evaluated(self.network, self.conds[place], x, sigma, each) for place in branches
         }
 
     def context(self, branches):
         return [self.conds[place] for place in branches]
 
-    def inputs(self, branches):
-        return self.x, self.sigma
+    def inputs(self, branches, pictures=None):
+        if pictures is None:
+            return self.x, self.sigma
+        return pictures.of(self.x), pictures.of(self.sigma)
 
     def inputs_at(self, x, sigma):
         return x, sigma
@@ -202,7 +211,7 @@ class Run:
     def sample(self, harm=None, obstacle=None):
         """The latent at the end. harm: called with each step's number before it."""
         x, calls = start(), []
-        self.driver.prepare()
+        self.driver.prepare(len(x))
         for index in range(STEPS):
             if harm is not None:
                 harm(index)
