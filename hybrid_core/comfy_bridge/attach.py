@@ -17,11 +17,11 @@ from comfy.patcher_extension import WrappersMP
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.call import ComfyCall
 from hybrid_core.comfy_bridge.replica import ReplicaSource
+from hybrid_core.comfy_bridge.sampler_trace import matrix
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import policy_for
 from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
@@ -34,8 +34,7 @@ CANCELLED = comfy.model_management.InterruptProcessingException
 DEFAULTS = Tuning()
 NOBODY = Nobody()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
-CFG_FUNCTIONS = {"sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function"}
-HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
+HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH)
 
 
 def log_report(report: Report) -> None:
@@ -87,6 +86,7 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
     if attachment is not None:
         clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample)
+        clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, WRAPPER_KEY, attachment.predict_noise)
         clone.add_wrapper_with_key(
             WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
         )
@@ -172,14 +172,14 @@ class Attachment:
         schedule = [float(sigma) for sigma in sigmas.tolist()]
         cfg = 1.0 if alone else getattr(guider, "cfg", None)
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
-        policy = policy_for(self._mode if staged else "exact", tuning, schedule, flow, cfg)
-        joined = policy.guided and not guider.model_options.keys() & CFG_FUNCTIONS
-        course = Course(
-            policy,
+        course = Course.of(
+            self._mode if staged else "exact",
+            tuning,
             schedule,
-            mask=denoise_mask,
-            look_ahead=tuning.look_ahead and policy.guided,
-            cfg=cfg if joined else None,
+            flow,
+            lambda: matrix(sampler, guider, sigmas),
+            denoise_mask,
+            cfg,
         )
         pipeline = None
         if staged:
@@ -201,6 +201,12 @@ class Attachment:
         return Driver(
             course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED
         )
+
+    def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        denoised = executor(*args, **kwargs)
+        if self._driver is not None:
+            self._driver.guided(denoised)
+        return denoised
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any

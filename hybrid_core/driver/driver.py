@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from hybrid_core.course.course import Course
-from hybrid_core.course.steps import PipelinedStep, Step
+from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
 from hybrid_core.driver.division import HERE, Plan, Share
@@ -25,7 +25,8 @@ from hybrid_core.workers.lease import Lease
 log = logging.getLogger("hybrid_ksampler")
 WORKER = 0
 INSEPARABLE = "this network's pictures of one batch depend on each other"
-Outputs = dict[int, torch.Tensor]  # by branch
+Tensor = torch.Tensor
+Outputs = dict[int, Tensor]  # by branch
 Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
 
 
@@ -139,6 +140,21 @@ class Driver:
     def _shared(self, call: Call) -> Outputs:
         began = time.monotonic()
         step, taking = self._decide(call)
+        if isinstance(step, ForecastStep):
+            out = self._given(call, {}, *step.both())
+        else:
+            step, out = self._made(call, step, taking)
+        step.record.seconds = time.monotonic() - began
+        self.report.steps.append(step.record)
+        self._watcher.stepped(self.report)
+        return out
+
+    def guided(self, denoised: Tensor) -> None:
+        """What the framework made of the latest evaluation, with guidance functions and all."""
+        self._course.guided(denoised)
+
+    def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
+        """The step as it was evaluated, and what came out."""
         step, plan = self._divide(call, step, taking)
         try:
             out, kept = self._carried_out(call, step, plan, taking)
@@ -146,10 +162,7 @@ class Driver:
             self._keep_together(call, str(error))
             out, kept = self._carried_out(call, step, division.alone(call.branches), taking)
         self._learn(call, step, taking, out, kept)
-        step.record.seconds = time.monotonic() - began
-        self.report.steps.append(step.record)
-        self._watcher.stepped(self.report)
-        return out
+        return step, out
 
     def _carried_out(
         self, call: Call, step: Step, plan: Plan, taking: Taking
@@ -385,8 +398,7 @@ class Driver:
         if isinstance(step, PipelinedStep):
             (result,) = out.values()
             seen = call.denoised(result)
-            for place, one in zip(call.branches, step.both(seen), strict=False):
-                out[place] = result if one is seen else call.output(one)
+            self._given(call, out, *step.both(seen), (seen, result))
             return
         boundaries = None
         if taking.pipeline is not None:
@@ -394,20 +406,37 @@ class Driver:
         denoised = [call.denoised(out[place]) for place in call.branches]
         shift = step.finish(denoised[0], denoised[1] if len(denoised) > 1 else None, boundaries)
         if shift is not None:
-            for place, one in zip(call.branches, denoised, strict=True):
-                out[place] = call.output(one + shift)
+            pair = [one + shift for one in denoised]
+            self._given(call, out, pair[0], pair[1] if len(pair) > 1 else None)
+
+    @staticmethod
+    def _given(
+        call: Call,
+        out: Outputs,
+        cond: Tensor,
+        uncond: Tensor | None = None,
+        as_it_was: tuple[Tensor, Tensor] | None = None,
+    ) -> Outputs:
+        """`out` with these denoised latents; as_it_was: one of them, and the output it is of."""
+        for place, one in zip(call.branches, (cond, uncond), strict=False):
+            if as_it_was is not None and one is as_it_was[0]:
+                out[place] = as_it_was[1]
+            elif one is not None:
+                out[place] = call.output(one)
+        return out
 
     def finish(self, status: str) -> None:
         """After the run, however it ended: done, interrupted or failed."""
         report, pipeline = self.report, self._pipeline
         report.status = status
         self._course.close()
+        obstacle = self._course.obstacle
         if pipeline is not None:
             pipeline.finish(self._lease)
             report.cut = pipeline.cut_name
-            obstacle = pipeline.obstacle or self._course.obstacle
-            if obstacle and not report.pipelined and not self._local:
-                report.note(f"both branches in full at every step: {obstacle}")
+            obstacle = obstacle or pipeline.obstacle
+        if obstacle and not report.pipelined and not report.forecast:
+            report.note(f"both branches in full at every step: {obstacle}")
         self._watcher.ended(report)
         if report.reasons:
             self._say(report.line())
@@ -415,7 +444,8 @@ class Driver:
     def _stay_local(self, reason: str) -> None:
         self._local = True
         self.report.note(reason)
-        self._say(f"runs as KSampler, on one device: {reason}")
+        how = "on one device" if self._course.shortens else "runs as KSampler, on one device"
+        self._say(f"{how}: {reason}")
 
     def _say(self, text: str) -> None:
         if not self._announced:

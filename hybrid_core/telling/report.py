@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
-# exact: a branch each; pipelined: a stage each; shared: some pictures of the batch each; local:
-# several branches in this process alone; single: one branch in this process alone
-LETTERS = {"exact": "E", "pipelined": "p", "local": "L", "single": "s", "shared": "d"}
+# exact: a branch each; pipelined: a stage each; shared: some pictures of the batch each; forecast:
+# nobody; local: several branches in this process alone; single: one branch in this process alone
+LETTERS = {
+    "exact": "E", "pipelined": "p", "shared": "d", "forecast": "F", "local": "L", "single": "s",
+}  # fmt: skip
 
 
 @dataclass
@@ -22,7 +24,8 @@ class StepRecord:
     kind: str = "exact"  # a key of LETTERS
     branch: Literal["cond", "uncond"] | None = None  # that a pipelined step evaluates
     discrepancy: float | None = None  # rel-MAE of the branches' predictions
-    guidance_drift: float | None = None
+    own_drift: float | None = None  # of the cond prediction, like the next two in a step
+    guidance_drift: float | None = None  # of the branches' difference
     feature_drift: float | None = None
     drift: float | None = None  # what the policy compared with its tolerance
     seconds: float = 0.0
@@ -76,6 +79,11 @@ class Report:
         return len(self.of("shared"))
 
     @property
+    def forecast(self) -> int:
+        """Evaluations foreseen: nobody made them."""
+        return len(self.of("forecast"))
+
+    @property
     def local(self) -> int:
         """Evaluations of two branches by the parent alone."""
         return len(self.of("local"))
@@ -96,8 +104,9 @@ class Report:
 
     @property
     def tau(self) -> tuple[int, int] | None:
-        """First and one past the last pipelined step: where the Parallelism stage was."""
-        found = [s.step for s in self.of("pipelined") if s.step is not None]
+        """First and one past the last step that is not in full: where the Parallelism stage was."""
+        shortened = (s for s in self.steps if s.kind in ("pipelined", "forecast"))
+        found = [s.step for s in shortened if s.step is not None]
         return (found[0], found[-1] + 1) if found else None
 
     @property
@@ -109,7 +118,7 @@ class Report:
         for step in self.of("shared"):
             taken += 1.0 if step.compared else max(step.share, 1.0 - step.share)
         both = 2 if self.partitioned or self.local else 1
-        return (serial + both * self.pipelined) / taken if taken else 1.0
+        return (serial + both * (self.pipelined + self.forecast)) / taken if taken else 1.0
 
     @property
     def ratio(self) -> float | None:
@@ -119,7 +128,7 @@ class Report:
         """
         branches = [s.own_seconds for s in self.of("exact") if s.own_seconds]
         parts = [s.own_seconds / s.share for s in self.of("shared") if s.own_seconds]
-        alone = parts or [s.seconds for s in self.of("single")]
+        alone = parts or [s.seconds for s in self.of("local") or self.of("single")]
         if branches:
             serial = 2 * sum(branches) / len(branches)
         elif alone:
@@ -127,7 +136,7 @@ class Report:
         else:
             return None
         whole = sum(parts) / len(parts) if parts else 0.0
-        serials = {"exact": serial, "pipelined": serial, "divided": whole}
+        serials = {"exact": serial, "pipelined": serial, "forecast": serial, "divided": whole}
         one_device = sum(serials.get(step.kind, step.seconds) for step in self.steps)
         taken = sum(step.seconds for step in self.steps)
         return one_device / taken if taken > 0 else None
@@ -156,10 +165,16 @@ class Report:
         aside = self.divided if self.partitioned else 0  # PAG and its kin ask for one branch more
         shared = self.shared - aside
         total = shared + self.local + (0 if self.partitioned else self.single)
-        words = [f"{shared} of {total} steps shared with the second process"]
+        words = []
+        if shared or not self.forecast:
+            words.append(f"{shared} of {total} steps shared with the second process")
+        if self.pipelined:
+            words.append(f"{self.pipelined} of them pipelined")
+        if self.forecast:
+            words.append(f"{total} steps evaluated and {self.forecast} foreseen")
         if self.tau is not None:
             first, last = self.tau
-            words.append(f"{self.pipelined} of them pipelined, between step {first + 1} and {last}")
+            words.append(f"between step {first + 1} and {last}")
             words.append(f"ideal {self.ideal:.2f}x")
         if self.divided:
             words.append(f"{self.divided} with the batch's pictures divided")
@@ -198,6 +213,7 @@ class Report:
             "partitioned": self.partitioned,
             "pipelined": self.pipelined,
             "divided": self.divided,
+            "forecast": self.forecast,
             "local": self.local,
             "single": self.single,
             "cut": self.cut,

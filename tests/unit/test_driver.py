@@ -77,15 +77,44 @@ def test_a_second_run_loads_nothing(network, holdings):
 
 def test_mode_adaptive_pipelines_and_stays_close(network, holdings):
     warm(network, holdings)
-    run = Run(network, holdings, "adaptive", tolerance=1e9, largest_gap=2)
+    run = Run(network, holdings, "adaptive", kinds={"pipelined"}, tolerance=1e9, largest_gap=2)
     seen = run.sample()
     found = kinds(run.report.steps)
-    assert found.startswith("EEEpEpp") and found.endswith("EE")
+    assert found == "EEEEpEppEppEppEppEEE"
     assert run.report.cut == "blocks.1"
     assert CLOSE < relative(seen, serial(network)) < 0.05
     asked = [calls for calls, step in zip(run.calls, run.report.steps, strict=True)
              if step.kind == "pipelined"]  # fmt: skip
     assert all(len(call) == 1 and len(call[0]) == 1 for call in asked), "one branch a step"
+
+
+def test_a_forecast_step_evaluates_nothing_anywhere(network, holdings):
+    warm(network, holdings)
+    run = Run(network, holdings, "adaptive", tolerance=1e9, largest_gap=2)
+    seen = run.sample()
+    assert kinds(run.report.steps) == "EEEFEFFEFFEFFEFFEEEE"
+    assert CLOSE < relative(seen, serial(network)) < 0.02
+    for calls, step in zip(run.calls, run.report.steps, strict=True):
+        assert bool(calls) == (step.kind != "forecast")
+    assert run.report.ideal == pytest.approx(40 / 11)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]])
+def test_one_device_forecasts_too(network, holdings, prompts):
+    run = Run(network, holdings, "adaptive", prompts, tolerance=1e9, largest_gap=2)
+    seen = run.sample(obstacle="another node is in the way")
+    found = kinds(run.report.steps)
+    assert found.replace("L", "E").replace("s", "E") == "EEEFEFFEFFEFFEFFEEEE"
+    assert CLOSE < relative(seen, serial(network, prompts)) < 0.02
+    assert run.report.ideal == pytest.approx(20 / 11)
+    assert run.said == ["on one device: another node is in the way"]
+
+
+def test_no_tolerance_gives_the_frameworks_own_bits_on_one_device(network, holdings):
+    run = Run(network, holdings, "adaptive", tolerance=0.0)
+    seen = run.sample(obstacle="another node is in the way")
+    assert torch.equal(seen, Run(network, holdings).sample(obstacle="another one"))
+    assert kinds(run.report.steps) == "L" * STEPS
 
 
 def test_mode_paper_mixes_the_branches_features(network, holdings):
@@ -99,7 +128,7 @@ def test_mode_paper_mixes_the_branches_features(network, holdings):
 def test_one_branch_is_pipelined_too(network, holdings):
     warm(network, holdings)
     prompts = PROMPTS[:1]
-    run = Run(network, holdings, "adaptive", prompts, tolerance=1e9, largest_gap=2)
+    run = Run(network, holdings, "adaptive", prompts, kinds={"pipelined"}, tolerance=1e9)
     seen = run.sample()
     assert set(kinds(run.report.steps)) == {"s", "p"}
     assert CLOSE < relative(seen, serial(network, prompts)) < 0.1

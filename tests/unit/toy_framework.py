@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from samplers import euler
 from torch import nn
 
 from hybrid_core.config import Tuning
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import policy_for
+from hybrid_core.course.matrix import trace
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
@@ -182,6 +183,11 @@ def stepped(x, outs, index):
     return x + velocity * (SIGMAS[index + 1] - SIGMAS[index])
 
 
+def traced():
+    """Euler's steps as a matrix."""
+    return trace(euler(SIGMAS), SIGMAS[0], STEPS)
+
+
 class Run:
     """A run of the driver; its parts are there to be harmed."""
 
@@ -199,8 +205,7 @@ class Run:
         self.report = Report(mode, total=STEPS)
         one, chosen = len(prompts) == 1, Tuning(**tuning)
         cfg = 1.0 if one else CFG
-        policy = policy_for(mode, chosen, SIGMAS, True, cfg)
-        self.course = Course(policy, SIGMAS, look_ahead=policy.guided, cfg=cfg)
+        self.course = Course.of(mode, chosen, SIGMAS, True, traced, cfg=cfg)
         self.pipeline = Pipeline(self.course, {}, SHAPE) if mode != "exact" else None
         self.lease = Lease(holdings, Source(network), tick or (lambda: None), self.report, chosen)
         self.driver = Driver(

@@ -67,6 +67,6 @@ test("an_empty_run_has_a_course", () => {
 });
 
 test("steps_are_counted_by_kind_and_refreshes_are_full_ones", () => {
-  const found = counts(course(run("EppEpfL")).steps, all);
+  const found = counts(course(run("EppEpFL")).steps, all);
   assert.deepEqual(found, [["exact", 2], ["pipelined", 3], ["forecast", 1], ["local", 1]]);
 });
