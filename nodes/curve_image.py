@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
+import numpy as np
 import torch
 from comfy_api.latest import io
+from PIL import Image, ImageDraw
 
 from hybrid_core.comfy_bridge.attach import latest_report
 from hybrid_core.telling import curve, curve_figure
@@ -81,8 +84,20 @@ class HybridCurveImage(io.ComfyNode):
         latent: Any = None,
     ) -> io.NodeOutput:
         told = report if report is not None else report_of(model, latent)
-        drawn = curve_figure.pixels(curve.read(told), width, height, log)
+        read = curve.read(told)
+        try:
+            drawn = curve_figure.pixels(read, width, height, log)
+        except curve_figure.NoMatplotlib as error:  # what else the graph makes is not lost
+            drawn = written(str(error), width, height)
         return io.NodeOutput(torch.from_numpy(drawn).float().div(255)[None])
+
+
+def written(text: str, width: int, height: int) -> np.ndarray[Any, Any]:
+    """A picture of this text, (height, width, 3) uint8."""
+    picture = Image.new("RGB", (width, height), "white")
+    lines = "\n".join(textwrap.wrap(text, max(20, width // 8)))
+    ImageDraw.Draw(picture).multiline_text((16, 16), lines, fill="black")
+    return np.array(picture)
 
 
 def report_of(model: Any, latent: Any) -> str:

@@ -33,6 +33,7 @@ const settings = new Settings({ app, worker, plots });
 const toasts = new Toasts({ app, words, kinds, workflow });
 const swapping = new Swapping({ app, words, toasts });
 
+let readied = false; // once: whoever frees the second GPU afterwards means it
 const pack = { cnr_id: "hybrid-ksampler", ver: "" }; // saved with nodes, for who lacks the pack
 
 async function loadWords() {
@@ -55,6 +56,15 @@ function locale() {
     [code, readAt] = [settings.of("Comfy.Locale") ?? "en", performance.now()];
     return code;
   };
+}
+
+/** With the demo open the second GPU gets ready, so that its first run is shared from the start. */
+async function readyForDemo() {
+  const demo = workflow.root?.nodes.some(({ type }) => type === "Hybrid_DemoModel");
+  const state = worker.last;
+  if (!demo || readied || !state || state.obstacle || state.worker.state !== "none") return;
+  readied = true;
+  await worker.order("start").catch(() => {}); // the node says why it is not shared
 }
 
 const style = document.createElement("link");
@@ -92,6 +102,7 @@ app.registerExtension({
   afterConfigureGraph() {
     plots.dropLost();
     follower.request();
+    readyForDemo();
   },
 
   /** For tests and the curious: the runs, the plots on screen, and the requests for snapshots. */

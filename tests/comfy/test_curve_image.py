@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -24,6 +25,16 @@ def test_report_of_a_run_becomes_an_image(node):
     assert image.shape == (1, 300, 400, 3) and image.dtype == torch.float32
     assert image.min() >= 0 and image.max() == 1, "0..1, on white paper"
     assert image.unique().numel() > 50, "more than an empty sheet"
+
+
+def test_without_matplotlib_the_picture_says_what_is_missing(node, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    report = json.dumps({"mode": "exact", "steps": [{"kind": "exact"}]})
+    (image,) = node.execute(400, 300, True, report).args
+    assert image.shape == (1, 300, 400, 3)
+    assert (image < 0.5).any(-1).sum() > 300, "letters"
+    monkeypatch.undo()
+    assert not image.equal(node.execute(400, 300, True, report).args[0])
 
 
 def test_anything_else_is_an_error_that_says_what_to_do(node):

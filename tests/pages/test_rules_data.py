@@ -52,7 +52,7 @@ def test_rule_09_an_event_before_the_set_up_is_kept(open_tab, server, picture):
     assert sent, "the page opened no socket"
     tab.load(workflow)
     tab.until("probe.onScreen('5')")
-    tab.until("/11 full, 9 short steps/.test(probe.said('5'))")
+    tab.until("/10 full, 10 short steps/.test(probe.said('5'))")
     picture(tab)
     assert not tab.errors
     tab.page.close()

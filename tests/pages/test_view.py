@@ -177,7 +177,7 @@ def folded(tab):
 def test_a_click_opens_the_plot_and_the_node_remembers_it(folded, picture):
     tab = folded
     height, strip = tab.js("probe.node('5').size[1]"), tab.js("probe.onScreen('5')")
-    assert strip["height"] < 45 and "11 full, 9 short steps" in tab.said()
+    assert strip["height"] < 45 and "10 full, 10 short steps" in tab.said()
     picture(tab, "-folded")
     sentence = tab.page.get_by_test_id("hybrid-plot-sentence")
     sentence.click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import uuid
 from pathlib import Path
 
@@ -58,11 +59,54 @@ def test_nodes_do_not_overlap_and_leave_room_for_the_plot(path):
         assert node["size"][1] >= ROOM
 
 
+def links(graph):
+    """Each link as its two nodes and the points that it goes through."""
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    parents = {one["id"]: one["parentId"] for one in graph["extra"].get("linkExtensions", [])}
+    reroutes = {one["id"]: one for one in graph["extra"].get("reroutes", [])}
+    for link, source, out, target, into, _ in graph["links"]:
+        start, end = nodes[source], nodes[target]
+        sockets = [i for i, slot in enumerate(end["inputs"]) if not slot.get("widget")]
+        way = [(end["pos"][0], end["pos"][1] + 14 + 20 * sockets.index(into))]
+        at = parents.get(link)
+        while at is not None:
+            way.append(tuple(reroutes[at]["pos"]))
+            at = reroutes[at].get("parentId")
+        way.append((start["pos"][0] + start["size"][0], start["pos"][1] + 14 + 20 * out))
+        yield (source, target), way[::-1]
+
+
+def curve(one, other):
+    """Points of the spline that ComfyUI draws."""
+    reach = math.dist(one, other) / 4
+    stops = (one, (one[0] + reach, one[1]), (other[0] - reach, other[1]), other)
+    for t in (i / 50 for i in range(51)):
+        parts = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+        yield tuple(sum(p * stop[j] for p, stop in zip(parts, stops, strict=True)) for j in (0, 1))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.stem != "hybrid_custom_sampling"], ids=lambda path: path.stem
+)
+def test_links_do_not_run_under_nodes(path):
+    graph = workflow(path)
+    for ends, way in links(graph):
+        points = [p for a, b in itertools.pairwise(way) for p in curve(a, b)]
+        for node in graph["nodes"]:
+            (left, top), (w, h) = node["pos"], node["size"]
+            under = [
+                (x, y)
+                for x, y in points
+                if left + 2 < x < left + w - 2 and top - TITLE < y < top + h
+            ]
+            assert node["id"] in ends or not under, f"{ends} under {node['type']}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_samplers_start_in_the_default_mode(path):
     for node in of_type(path, "Hybrid_KSampler"):
         seed, control, steps, cfg, sampler, scheduler, denoise, *own = node["widgets_values"]
-        assert (seed, control, denoise, own) == (1, "randomize", 1, ["adaptive", 0.01])
+        assert (seed, control, denoise, own) == (1, "fixed", 1, ["adaptive", 0.01])
         assert 20 <= steps <= 50 and cfg > 1 and sampler == "euler"
         assert scheduler in ("normal", "sgm_uniform")
     for node in of_type(path, "Hybrid_AttachModel"):

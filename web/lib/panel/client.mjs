@@ -1,12 +1,14 @@
 /** What the page asks the server about the second process. */
 
 export class WorkerClient {
+  last = null; // the state that was told last
   #listeners = new Set();
 
   /** To be made when the page loads: of events that come earlier the frontend knows no type. */
   constructor(api) {
     this.api = api;
     api.addEventListener("hybrid_ksampler.worker", ({ detail }) => {
+      this.last = detail;
       for (const listener of this.#listeners) listener(detail);
     });
   }
@@ -39,7 +41,7 @@ export class WorkerClient {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     });
-    if (answer.ok) return answer.json();
+    if (answer.ok) return (this.last = await answer.json());
     const refusal = await answer.json().catch(() => null);
     throw new Error(refusal?.error ?? `HTTP ${answer.status}`);
   }

@@ -64,6 +64,7 @@ function open(host, client, words) {
   const timer = setInterval(poll, PERIOD);
   document.addEventListener("visibilitychange", poll);
   const forget = client.subscribe(show);
+  if (client.last) show(client.last); // at once; the answer to poll() takes a moment
   poll();
   return {
     host,
