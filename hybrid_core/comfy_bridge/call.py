@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,9 +57,9 @@ class ComfyCall:
     def _scheduled(self) -> bool:
         return any(entry.keys() & SCHEDULE for branch in self.conds for entry in branch or [])
 
-    @property
+    @cached_property
     def pictures(self) -> int:
-        if self._scheduled and bool((self.sigma != self.sigma[0]).any()):
+        if len(self.x) > 1 and self._scheduled and bool((self.sigma != self.sigma[0]).any()):
             return 1  # ComfyUI goes by the first one's noise level
         return len(self.x)
 

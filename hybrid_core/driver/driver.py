@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
@@ -13,55 +12,26 @@ from hybrid_core.course.course import Course
 from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import HERE, Plan, Share
-from hybrid_core.driver.pipeline import MORE_BRANCHES, Early, Pipeline
-from hybrid_core.errors import HybridError, NotPartitionable, ProtocolError
-from hybrid_core.machine.settled import settled
-from hybrid_core.stages.staging import Boundaries, Each
+from hybrid_core.driver.division import HERE, Plan
+from hybrid_core.driver.execution import (
+    INSEPARABLE,
+    WORKER,
+    Execution,
+    FrameworksOwn,
+    Inseparable,
+    Outputs,
+    Taking,
+    apart,
+    keep_together,
+)
+from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
+from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.stages.staging import Boundaries
 from hybrid_core.telling.report import Report, StepRecord, Watcher
-from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
-WORKER = 0
-INSEPARABLE = "this network's pictures of one batch depend on each other"
 Tensor = torch.Tensor
-Outputs = dict[int, Tensor]  # by branch
-Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
-
-
-@dataclass(frozen=True)
-class Taking:
-    """Who takes part in one evaluation."""
-
-    lease: Lease | None  # the worker's, when it is ready
-    pipeline: Pipeline | None  # while there is a Parallelism stage
-    apart: bool  # whether this process evaluates its branches one by one when it evaluates them all
-
-
-class FrameworksOwn(Exception):
-    """An error of the framework's evaluation, which it would have raised without this pack."""
-
-    def __init__(self, cause: Exception):
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class Inseparable(HybridError):
-    """A network that does not evaluate some pictures of a batch without the others."""
-
-
-def joined(pieces: Iterable[tuple[Part, Outputs]]) -> Outputs:
-    """Outputs of parts that make up an evaluation, pictures in their order."""
-    out: dict[int, list[torch.Tensor]] = {}
-    for _, outputs in sorted(pieces, key=lambda piece: first_picture(piece[0])):
-        for branch, output in outputs.items():
-            out.setdefault(branch, []).append(output)
-    return {branch: torch.cat(some) if some[1:] else some[0] for branch, some in out.items()}
-
-
-def first_picture(part: Part) -> int:
-    return 0 if part.pictures is None else part.pictures.first
 
 
 class Driver:
@@ -156,44 +126,15 @@ class Driver:
     def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
         """The step as it was evaluated, and what came out."""
         step, plan = self._divide(call, step, taking)
+        execution = Execution(call, step, taking, self.report, self._cancelled, self._stay_local)
         try:
-            out, kept = self._carried_out(call, step, plan, taking)
-        except Inseparable as error:
-            self._keep_together(call, str(error))
-            out, kept = self._carried_out(call, step, division.alone(call.branches), taking)
+            out, kept = execution.carried_out(plan)
+        except Inseparable:
+            if self._lease is not None:
+                keep_together(self._lease, call, self.report)
+            out, kept = execution.carried_out(division.alone(call.branches))
         self._learn(call, step, taking, out, kept)
         return step, out
-
-    def _carried_out(
-        self, call: Call, step: Step, plan: Plan, taking: Taking
-    ) -> tuple[Outputs, Boundaries | None]:
-        try:
-            asked = self._ask(call, step, plan, taking)
-            own = self._evaluate_own(call, step, plan[0].part, taking)
-            return self._collect(call, step.record, plan, asked, taking, own)
-        except BaseException:
-            if taking.lease is not None:
-                taking.lease.cancel()  # of a step only: a replica that loads serves the next run
-            raise
-
-    def _evaluated(self, call: Call, part: Part, each: Each | None = None) -> Outputs:
-        """Here. Raises FrameworksOwn where nothing of this pack takes part, and Inseparable."""
-        try:
-            return call.evaluate(part.branches, each, part.pictures)
-        except self._cancelled:
-            raise
-        except Exception as error:
-            if part.pictures is not None:
-                raise Inseparable(f"{type(error).__name__}: {error}") from error
-            if each is not None:
-                raise
-            raise FrameworksOwn(error) from error
-
-    def _keep_together(self, call: Call, seen: str) -> None:
-        log.debug("a batch is not divided: %s", seen)
-        if self._lease is not None:
-            self._lease.keep_together(call.x.shape)
-        self.report.note(INSEPARABLE)
 
     @staticmethod
     def _worth_asking(branches: int, batch: int, pipeline: Pipeline | None) -> bool:
@@ -224,14 +165,7 @@ class Driver:
             return step, Taking(None, None, apart=False)
         wait, self._wait_seconds = self._wait_seconds, 0.0
         ready = lease.ready(wait)
-        return step, Taking(lease if ready else None, pipeline, self._apart(lease))
-
-    def _apart(self, lease: Lease) -> bool:
-        """As the worker would evaluate: then a run's numbers are the same, bit for bit, whether the
-        worker took part from the first step, from a later one, or died on the way. A run that has
-        given up before it shared anything is the framework's own.
-        """
-        return not lease.gone or self.report.shared > 0
+        return step, Taking(lease if ready else None, pipeline, apart(lease, self.report))
 
     def _own_lease(self) -> Lease | None:
         if not self._rented:
@@ -288,108 +222,6 @@ class Driver:
             self.report.note(INSEPARABLE)
             return False
         return taking.lease is not None or lease.compared(shape, by_picture=True)
-
-    def _ask(self, call: Call, step: Step, plan: Plan, taking: Taking) -> Asked:
-        """Post every share that is another device's: their requests, None where it stays here.
-
-        When nothing can be sent before anything was shared, the plan becomes the framework's own.
-        """
-        asked: Asked = {}
-        for share in plan[1:]:
-            number, ahead = None, step.ahead if share.early else None
-            if taking.lease is not None and share.device == WORKER:
-                branches, pictures = share.part.branches, share.part.pictures
-                if ahead is None:
-                    inputs = call.inputs(branches, pictures)
-                else:
-                    inputs = call.inputs_at(ahead.x, ahead.sigma)
-                try:
-                    number = taking.lease.ask(call.context(branches), inputs, share.part)
-                except NotPartitionable as error:
-                    self._stay_local(str(error))
-                    taking.lease.gone = True
-                if ahead is None and number is None and not self._apart(taking.lease):
-                    plan[:] = division.alone(call.branches)
-                    return {}
-            if ahead is None:
-                asked[share] = number
-            elif number is not None and taking.pipeline is not None:
-                taking.pipeline.asked(Early(number, share.part, ahead, step.record))
-        return asked
-
-    def _evaluate_own(self, call: Call, step: Step, part: Part, taking: Taking) -> Outputs:
-        together = 1 < len(part.branches) == len(call.branches) and part.pictures is None
-        each = None
-        if taking.pipeline is not None and not together:
-            each = taking.pipeline.each(step)
-        since = time.monotonic()
-        out = self._evaluated(call, part, each)
-        seconds = settled(call.x.device) - since
-        if not together:
-            step.record.own_seconds = seconds
-        return out
-
-    def _collect(
-        self,
-        call: Call,
-        record: StepRecord,
-        plan: Plan,
-        asked: Asked,
-        taking: Taking,
-        own: Outputs,
-    ) -> tuple[Outputs, Boundaries | None]:
-        """All shares' outputs, made here where a device failed; features that were kept."""
-        kept, own_seconds, shown = None, record.own_seconds or 0.0, next(iter(own.values()))
-        whole = shown[:1].expand(len(call.x), *shown.shape[1:])
-        pieces, helped, theirs = [(plan[0].part, own)], False, None
-        for share, number in asked.items():
-            part, answer = share.part, None
-            if taking.lease is not None and number is not None:
-                answer = taking.lease.collect(number, part, whole, own_seconds)
-            if answer is not None:
-                record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
-            if share.compared:
-                theirs = None if answer is None else answer.outputs[0]
-            elif answer is None:
-                pieces.append((part, self._evaluated(call, part)))
-            else:
-                helped, kept = True, answer.boundaries
-                pieces.append((part, dict(zip(part.branches, answer.outputs, strict=True))))
-                if taking.pipeline is not None:
-                    taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
-        out, pictures = joined(pieces), plan[0].part.pictures
-        if theirs is not None and taking.lease is not None:
-            helped = record.compared = self._compare(call, taking.lease, out, theirs, pictures)
-        if helped and pictures is not None:
-            record.kind, record.share = "shared", pictures.count / pictures.batch
-        elif len(call.branches) == 1:
-            record.kind = "single"
-        else:
-            record.kind = "exact" if helped else "local"
-        return out, kept
-
-    def _compare(
-        self,
-        call: Call,
-        lease: Lease,
-        out: Outputs,
-        theirs: torch.Tensor,
-        pictures: Pictures | None,
-    ) -> bool:
-        """Whether the first branch of `out` is `theirs`, the worker's of the whole batch.
-
-        pictures: of this process's part, where the batch was divided. When that is what makes the
-        difference, `out` becomes the framework's own.
-        """
-        first = next(iter(out))
-        if pictures is None:
-            return lease.compare(out[first], theirs, call.x.shape)
-        if lease.compare_pictures(out[first], theirs):
-            return True
-        out |= self._evaluated(call, Part(tuple(call.branches)))
-        if lease.compare(out[first], theirs, call.x.shape):
-            self._keep_together(call, "the parts of a batch give another prediction than the whole")
-        return False
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None

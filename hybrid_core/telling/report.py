@@ -136,7 +136,7 @@ class Report:
         else:
             return None
         whole = sum(parts) / len(parts) if parts else 0.0
-        serials = {"exact": serial, "pipelined": serial, "forecast": serial, "divided": whole}
+        serials = {"exact": serial, "pipelined": serial, "forecast": serial, "shared": whole}
         one_device = sum(serials.get(step.kind, step.seconds) for step in self.steps)
         taken = sum(step.seconds for step in self.steps)
         return one_device / taken if taken > 0 else None

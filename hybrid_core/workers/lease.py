@@ -250,14 +250,14 @@ class Lease:
         """
         return (self._source.key, by_picture, *shape) in self.holdings.compared
 
-    def compare_pictures(self, ours: Tensor, theirs: Tensor) -> bool:
+    def compare_pictures(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether a batch in parts, from here, equals the whole from there, up to rounding.
 
         Waits for the device.
         """
         if self._difference(ours, theirs) > ROUNDING[self._source.half]:
             return False
-        self.holdings.compared.add((self._source.key, True, *ours.shape))
+        self.holdings.compared.add((self._source.key, True, *shape))
         return True
 
     def separable(self, shape: Sequence[int]) -> bool:

@@ -7,6 +7,7 @@ import torch
 from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
 
 from hybrid_core.errors import WorkerDied, WorkerFailed
+from hybrid_core.stages import plan
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.holdings import Holdings
 from hybrid_core.workers.inline import InlineWorker
@@ -18,6 +19,12 @@ CLOSE = 1e-5
 def inferring():
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True)
+def cut_by_size(monkeypatch):
+    """The cut does not follow the clock in these tests, whatever else the machine does."""
+    monkeypatch.setattr(plan, "rebalanced", lambda cuts, planned, *_: planned)
 
 
 @pytest.fixture
@@ -267,17 +274,25 @@ def test_evaluations_of_other_branches_are_no_steps(network, holdings):
 
     run.driver.evaluate = with_another
     assert relative(run.sample(), serial(network)) < CLOSE
-    assert kinds(run.report.steps) == "Es" * STEPS
-    assert [s.step for s in run.report.steps if s.kind == "single"] == [None] * STEPS
+    assert kinds(run.report.steps) == "Ed" * STEPS, "whose pictures are divided"
+    assert [s.step for s in run.report.steps if s.kind == "shared"] == [None] * STEPS
+    assert f"{STEPS} of {STEPS} steps shared" in run.report.line()
 
 
-def test_three_branches_are_two_here_and_one_there(network, holdings):
-    warm(network, holdings)
+@pytest.mark.parametrize(
+    ("batch", "own", "kind"), [(1, (0, 2), "E"), (2, (0, 1, 2), "d"), (3, (0, 2), "E")]
+)
+def test_three_branches_go_by_branch_or_by_picture_whichever_is_less(
+    network, holdings, batch, own, kind
+):
+    prompts = [*PROMPTS, PROMPTS[0] * 0.5]
+    Run(network, holdings, prompts=prompts).sample(batch=batch)
     run = Run(network, holdings, "adaptive", tolerance=1e9)
-    run.prompts = [*PROMPTS, PROMPTS[0] * 0.5]
-    run.sample()
-    assert run.calls == [[(0, 2)]] * STEPS
-    assert kinds(run.report.steps) == "E" * STEPS
+    run.prompts = prompts
+    seen = run.sample(batch=batch)
+    assert run.calls == [[own]] * STEPS
+    assert kinds(run.report.steps) == kind * STEPS
+    assert relative(seen, serial(network, prompts, batch)) < CLOSE
     assert "more than two branches" in run.report.reasons[0]
 
 

@@ -164,15 +164,15 @@ class ToyCall:
 PROMPTS = [torch.tensor([1.0, -1.0, 0.5, 0.2]), torch.tensor([-0.5, 0.3, 0.1, 0.4])]
 
 
-def start():
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+def start(batch):
+    return torch.randn((batch, *SHAPE[1:]), generator=torch.Generator().manual_seed(1))
 
 
-def serial(network, prompts=PROMPTS):
+def serial(network, prompts=PROMPTS, batch=SHAPE[0]):
     """The framework's own run."""
-    x = start()
+    x = start(batch)
     for index in range(STEPS):
-        sigma = torch.full((SHAPE[0],), SIGMAS[index])
+        sigma = torch.full((batch,), SIGMAS[index])
         outs = [network(x, sigma, prompt) for prompt in prompts]
         x = stepped(x, outs, index)
     return x
@@ -213,14 +213,14 @@ class Run:
             self.said.append, one, cancelled,
         )  # fmt: skip
 
-    def sample(self, harm=None, obstacle=None):
+    def sample(self, harm=None, obstacle=None, batch=SHAPE[0]):
         """The latent at the end. harm: called with each step's number before it."""
-        x, calls = start(), []
+        x, calls = start(batch), []
         self.driver.prepare(len(x))
         for index in range(STEPS):
             if harm is not None:
                 harm(index)
-            sigma = torch.full((SHAPE[0],), SIGMAS[index])
+            sigma = torch.full((batch,), SIGMAS[index])
             call = ToyCall(self.network, self.prompts, x, sigma, obstacle)
             out = self.driver.evaluate(call)
             calls.append(call.asked)
