@@ -64,7 +64,7 @@ class Curve:
 
     def _how(self) -> list[str]:
         if self.mode == "off":
-            return ["on one GPU (mode off)", *self._reasons([])]
+            return ["mode off", *self._reasons([])]
         found = self.counts()
         kinds = [kind for kind, _ in found]
         alone = not any(is_both(kind) or is_short(kind) for kind in kinds)
@@ -80,7 +80,7 @@ class Curve:
         if said:
             return [f"on one GPU: {said[0]}", *said[1:]] if kinds == ["local"] else said
         if kinds == ["local"]:
-            return ["the second GPU was getting ready, run again"]
+            return ["run again: the second GPU was getting ready"]
         if kinds == ["single"]:
             return ["only one prompt to compute, on one GPU"]
         if "local" in kinds and any(map(is_both, kinds)):

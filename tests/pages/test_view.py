@@ -214,7 +214,7 @@ def test_marks_are_explained_and_the_keyboard_reaches_it(folded, picture):
     tab.page.keyboard.press("Enter")
     box.wait_for()
     assert button.get_attribute("aria-expanded") == "true"
-    for word in ("full", "short", "foreseen", "one-GPU", "tolerance"):
+    for word in ("full", "short", "foreseen", "one-GPU", "difference", "tolerance"):
         assert box.get_by_text(word, exact=True).count() == 1, word
     picture(tab, "-key")
     tab.page.keyboard.press("Escape")

@@ -38,7 +38,7 @@ for (const [what, one, expected] of [
     run("EEppEpE", { ...done, ratio: 1.83, seconds: 16.14 }),
     "16.1 s · 1.8x faster than one GPU · 4 full, 3 short steps",
   ],
-  ["in_mode_off", run("", { ...done, mode: "off", seconds: 24.3 }), "24.3 s · on one GPU (mode off)"],
+  ["in_mode_off", run("", { ...done, mode: "off", seconds: 24.3 }), "24.3 s · mode off"],
 ]) {
   test(`the_sentence_of_a_run_${what}`, () => assert.equal(line(one), expected));
 }
@@ -46,12 +46,12 @@ for (const [what, one, expected] of [
 test("mode_off_is_told_against_the_run_before", () => {
   const before = run("EE", { ...done, run: "b", seconds: 13.5 });
   const off = run("", { ...done, mode: "off", seconds: 24.3 });
-  assert.equal(line(off, before), "24.3 s · on one GPU (mode off) · the run before took 13.5 s, 1.8x faster");
-  assert.equal(line(off, { ...before, mode: "off" }), "24.3 s · on one GPU (mode off)");
+  assert.equal(line(off, before), "24.3 s · mode off · before: 13.5 s, 1.8x faster");
+  assert.equal(line(off, { ...before, mode: "off" }), "24.3 s · mode off");
 });
 
 test("a_node_without_a_run_says_what_will_be_here", () => {
-  assert.match(sentenceLine(null, told), /when this node runs/);
+  assert.match(sentenceLine(null, told), /during a run/);
 });
 
 test("behind_the_sentence_is_everything_else", () => {

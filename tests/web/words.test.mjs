@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { duration, number, plain } from "../../web/lib/run/figures.mjs";
 import { Words } from "../../web/lib/shell/words.mjs";
+import { kinds } from "./runs.mjs";
 
 const messages = {
   en: {
@@ -53,4 +54,18 @@ test("numbers_and_durations_are_written_for_people", () => {
   assert.deepEqual([0.006, 0.0125, 1, null].map(plain), ["0.006", "0.0125", "1", "–"]);
   const times = [0.52, 8, 812.4, 6903, 200_000, null].map(duration);
   assert.deepEqual(times, ["0.52 ms", "8.0 ms", "812 ms", "6.9 s", "3 min 20 s", "–"]);
+});
+
+test("every_kind_line_and_stage_has_its_words_in_the_four_languages", () => {
+  const found = kinds.words();
+  assert.deepEqual(Object.keys(found).sort(), ["en", "ja", "ko", "zh"]);
+  const keys = Object.keys(found.en);
+  for (const kind of kinds.names) assert.ok(keys.includes(`kind.${kind}.says`), kind);
+  for (const key of ["line.difference.says", "line.change", "stage.warmup", "stage.connecting"]) {
+    assert.ok(keys.includes(key), key);
+  }
+  for (const texts of Object.values(found)) {
+    assert.deepEqual(Object.keys(texts), keys);
+    for (const [key, text] of Object.entries(texts)) assert.ok(text.trim(), key);
+  }
 });

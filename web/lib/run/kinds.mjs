@@ -1,4 +1,4 @@
-/** The kinds of steps: what hybrid_core/telling/kinds.json says of them. Pure. */
+/** The kinds of steps, the plot's lines and stages: hybrid_core/telling/kinds.json. Pure. */
 
 const UNKNOWN = { letter: "?", mark: "disc", height: 1, fill: "hollow", name: {}, says: {} };
 
