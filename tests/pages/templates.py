@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGE = "comfyui-workflow-templates-json"
+PACKAGES = "comfyui-workflow-templates"  # begin so
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 MOST_COVERED = 0.10  # of a node, beyond what was covered before
 PATTERN = "%KSampler.seed%-%KSampler.steps%"  # in the name of each saved picture
 TO_HYBRID = "HybridKSampler.SwapWorkflow.hybrid"
 TO_KSAMPLER = "HybridKSampler.SwapWorkflow.ksampler"
 ATTACH = "Hybrid_AttachModel"
+A_PAGE = 30  # templates, then a fresh page
 
 SEEN = """async () => {
     const graphs = [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])];
@@ -38,10 +39,15 @@ NAME = """(pattern) => {
 
 
 def templates() -> list[Path]:
-    """Workflow files of the installed package that sample."""
-    package = importlib.metadata.distribution(PACKAGE)
-    files = [Path(str(package.locate_file(f))) for f in package.files or ()]
-    return sorted(f for f in files if f.suffix == ".json" and _samples(f))
+    """Workflow files of the installed packages that sample."""
+    files = [
+        Path(str(package.locate_file(file)))
+        for package in importlib.metadata.distributions()
+        if package.metadata["Name"].replace("_", "-").startswith(PACKAGES)
+        for file in package.files or ()
+        if file.suffix == ".json" and file.parent.name == "templates"
+    ]
+    return sorted(file for file in set(files) if _samples(file))
 
 
 def _samples(file: Path) -> bool:
@@ -54,7 +60,7 @@ def _samples(file: Path) -> bool:
 
 def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
     """Swap a workflow there and back: {"nodes": how many are ours, "wrong": [sentences]}."""
-    tab.js("(workflow) => app.loadGraphData(workflow)", workflow)
+    tab.load(workflow)
     tab.js(NAME, PATTERN)
     tab.frames(2)
     before = tab.js(SEEN)
@@ -165,12 +171,16 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=os.environ["HYBRID_BROWSER"], args=ARGUMENTS
         )
-        context = browser.new_context(viewport={"width": 1280, "height": 800})
-        tab = Tab(context, server, nodes2=False)
-        tab.page.set_default_timeout(180_000)
-        tab.open()
-        files = templates()
-        for file in files:
+        files, context = templates(), None
+        for count, file in enumerate(files):
+            if count % A_PAGE == 0:  # the frontend keeps what it loaded
+                if context:
+                    context.close()
+                context = browser.new_context(viewport={"width": 1280, "height": 800})
+                tab = Tab(context, server, nodes2=False)
+                tab.page.set_default_timeout(180_000)
+                tab.open()
+                print(f"{count} of {len(files)}, {failed} with something wrong", flush=True)
             told = swapped(tab, json.loads(file.read_text(encoding="utf-8")))
             failed += bool(told["wrong"])
             for sentence in told["wrong"]:
