@@ -114,6 +114,8 @@ class Driver:
             out = self._given(call, {}, *step.both())
         else:
             step, out = self._made(call, step, taking)
+        if self._lease is not None and step.record.step == self.report.total - 1:
+            self._lease.check_unchanged()
         step.record.seconds = time.monotonic() - began
         self.report.steps.append(step.record)
         self._watcher.stepped(self.report)

@@ -30,6 +30,10 @@ log = logging.getLogger("hybrid_ksampler")
 
 PUBLISHED = Tuning()
 POLL_SECONDS = 0.02
+CHANGED = (
+    "another node changed the network while it sampled, which the second process cannot follow: "
+    "this image may differ from KSampler's; use mode off with that node"
+)
 ROUNDING = {False: 1e-4, True: 1e-2}  # of a network in half precision: other cards round otherwise
 Tensor = torch.Tensor
 
@@ -41,6 +45,14 @@ class Source(Protocol):
     key: str
     name: str
     half: bool  # whether the network computes in less than 32 bits
+
+    def fingerprint(self) -> Any:
+        """Equal while the network computes the same. Asked once a run."""
+        ...
+
+    def changed_since(self, fingerprint: Any) -> str | None:
+        """What has changed in the network, in words; None when nothing has."""
+        ...
 
     def payload(self, with_base: bool) -> dict[str, Any]: ...
     def verify(self, theirs: Any) -> None: ...
@@ -67,6 +79,7 @@ class Lease:
         self._plane = tuning.data_plane
         self.gone = False  # whether the rest of the run is this process's alone
         self._epoch: int | None = None  # of the worker that this run began with
+        self._fingerprint: Any = None  # of this process's network, when this run began to share
 
     def obstacle_to(self, boundary_bytes: int) -> str | None:
         """Why one exchange with the worker cannot hold features, None when it can."""
@@ -86,12 +99,33 @@ class Lease:
         deadline = time.monotonic() + wait_seconds
         while not self.gone:
             if self._move_on(may_verify=True):
-                return True
+                return self._is_as_it_was()
             if time.monotonic() >= deadline:
                 return False
             self._tick()
             time.sleep(POLL_SECONDS)
         return False
+
+    def _is_as_it_was(self) -> bool:
+        """Whether the network is not one that was seen to predict otherwise.
+
+        Its fingerprint is taken at the run's first shared evaluation: whatever wraps the run has
+        done its work by then.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self._source.fingerprint()
+            then, reason = self.holdings.different.get(self._source.key, (None, ""))
+            if then is not None and then == self._fingerprint:
+                self.give_up(ReplicaMismatch(reason))
+        return not self.gone
+
+    def check_unchanged(self) -> None:
+        """At a run's last evaluation: say it if somebody has changed the network on the way."""
+        if self._fingerprint is not None and not self.gone:
+            changed = self._source.changed_since(self._fingerprint)
+            if changed is not None:
+                self._report.note(f"{CHANGED} ({changed})")
+                self.holdings.compared.clear()
 
     def _move_on(self, may_verify: bool) -> bool:
         try:
@@ -248,7 +282,8 @@ class Lease:
 
         by_picture: one that was put together from parts of the batch.
         """
-        return (self._source.key, by_picture, *shape) in self.holdings.compared
+        then = self.holdings.compared.get((self._source.key, by_picture, *shape))
+        return then is not None and then == self._fingerprint
 
     def compare_pictures(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether a batch in parts, from here, equals the whole from there, up to rounding.
@@ -257,7 +292,7 @@ class Lease:
         """
         if self._difference(ours, theirs) > ROUNDING[self._source.half]:
             return False
-        self.holdings.compared.add((self._source.key, True, *shape))
+        self.holdings.compared[(self._source.key, True, *shape)] = self._fingerprint
         return True
 
     def separable(self, shape: Sequence[int]) -> bool:
@@ -280,13 +315,13 @@ class Lease:
         """
         error = self._difference(ours, theirs)
         if error <= ROUNDING[self._source.half]:
-            self.holdings.compared.add((self._source.key, False, *shape))
+            self.holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
             return True
         reason = (
             f"the worker's model gives another prediction than this process's (relative difference "
             f"{error:.2g}): another node has changed the network in a way that cannot be seen"
         )
-        self.holdings.refused[self._source.key] = reason
+        self.holdings.different[self._source.key] = self._fingerprint, reason
         self.give_up(ReplicaMismatch(reason))
         return False
 

@@ -320,3 +320,38 @@ def test_a_network_that_predicts_otherwise_is_not_shared(network, holdings, work
     again = Run(network, holdings)
     again.sample()
     assert again.report.shared == 0 and again.calls == [[(0, 1)]] * STEPS, "not tried again"
+
+
+def test_a_network_that_is_plain_again_is_shared_again(network, holdings):
+    plain = network.forward
+    network.forward = lambda *arguments: plain(*arguments) * 1.001
+    Run(network, holdings).sample()
+    del network.forward
+    run = Run(network, holdings)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "E" * STEPS
+    assert run.report.steps[0].compared, "it was not seen alike yet"
+
+
+def test_a_network_changed_between_runs_is_compared_anew(network, holdings):
+    warm(network, holdings)
+    plain = network.forward
+    network.forward = lambda *arguments: plain(*arguments) * 1.0
+    run = Run(network, holdings)
+    run.sample()
+    assert kinds(run.report.steps) == "E" * STEPS and run.report.steps[0].compared
+
+
+def test_a_network_changed_while_it_samples_is_told(network, holdings):
+    warm(network, holdings)
+    plain, run = network.forward, Run(network, holdings)
+
+    def harm(step):
+        if step == 9:
+            network.forward = lambda *arguments: plain(*arguments) * 1.001
+
+    run.sample(harm)
+    assert "changed the network while it sampled" in run.report.reasons[0] and len(run.said) == 1
+    again = Run(network, holdings)
+    again.sample()
+    assert again.report.shared == 0, "it was compared anew"
