@@ -37,7 +37,7 @@ class Holdings:
     loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
     # what was seen to be evaluated alike, and models that were not: the fingerprint then
-    compared: dict[Hashable, Any] = field(default_factory=dict)
+    compared: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     different: dict[str, tuple[Any, str]] = field(default_factory=dict)
     inseparable: set[Hashable] = field(default_factory=set)  # whose pictures depend on each other
 

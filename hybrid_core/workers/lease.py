@@ -318,12 +318,19 @@ class Lease:
             self.holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
             return True
         reason = (
-            f"the worker's model gives another prediction than this process's (relative difference "
-            f"{error:.2g}): another node has changed the network in a way that cannot be seen"
+            "the worker's model gives another prediction than this process's (relative difference "
+            f"{error:.2g}): another node has changed the network{self._what_changed()}"
         )
         self.holdings.different[self._source.key] = self._fingerprint, reason
         self.give_up(ReplicaMismatch(reason))
         return False
+
+    def _what_changed(self) -> str:
+        """Since the model was last seen to be evaluated alike."""
+        key = self._source.key
+        earlier = [then for (of, *_), then in self.holdings.compared.items() if of == key]
+        changed = self._source.changed_since(earlier[-1]) if earlier else None
+        return "" if changed is None else f" ({changed})"
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""
