@@ -123,7 +123,10 @@ class Driver:
 
     def guided(self, denoised: Tensor) -> None:
         """What the framework made of the latest evaluation, with guidance functions and all."""
-        self._course.guided(denoised)
+        try:
+            self._course.guided(denoised)
+        except Exception as error:  # noqa: BLE001  as in `evaluate`
+            self.give_up(error)
 
     def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
         """The step as it was evaluated, and what came out."""
