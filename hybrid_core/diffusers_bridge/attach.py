@@ -174,7 +174,7 @@ class Attachment:
         except NotPartitionable as error:
             self._space = Elsewhere()
             if guided and mode != "exact":
-                report.note(f"both branches in full at every step: {error}")
+                report.unshortened = str(error)
         report.total = max(0, len(schedule) - 1)
         cfg = float(pipe.guidance_scale) if guided else 1.0
         staged = guided and mode != "exact" and bool(schedule)

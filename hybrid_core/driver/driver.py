@@ -170,6 +170,7 @@ class Driver:
             return step, Taking(None, None, apart=False)
         wait, self._wait_seconds = self._wait_seconds, 0.0
         ready = lease.ready(wait)
+        step.record.waiting = not ready and not lease.gone
         return step, Taking(lease if ready else None, pipeline, apart(lease, self.report))
 
     def _own_lease(self) -> Lease | None:
@@ -273,7 +274,7 @@ class Driver:
             report.cut = pipeline.cut_name
             obstacle = obstacle or pipeline.obstacle
         if obstacle and not report.pipelined and not report.forecast:
-            report.note(f"both branches in full at every step: {obstacle}")
+            report.unshortened = obstacle
         self._watcher.ended(report)
         if report.reasons:
             self._say(report.line())

@@ -129,6 +129,7 @@ class LiveRun:
             **self.state,
             "total": report.total, "mode": report.mode, "tolerance": report.tolerance,
             "status": report.status, "reasons": list(report.reasons), "cut": report.cut,
+            "unshortened": report.unshortened, "waiting": report.waiting,
             "ideal": number(report.ideal), "ratio": number(report.ratio),
             "seconds": number(self._seconds),
         }  # fmt: skip

@@ -34,6 +34,7 @@ class StepRecord:
     waited_seconds: float | None = None  # for the worker
     share: float = 0.5  # of a shared step's pictures, this process's
     compared: bool = False  # both devices evaluated one branch, and it came out equal
+    waiting: bool = False  # the worker was not ready yet
 
     @property
     def added_seconds(self) -> float | None:
@@ -56,7 +57,8 @@ class Report:
     data_plane: str | None = None  # how tensors travelled
     data_plane_reason: str | None = None  # why not in a better way
     cut: str | None = None  # the last block of stage A
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # why something ran on one device
+    unshortened: str | None = None  # why no step was, where the mode could have
     steps: list[StepRecord] = field(default_factory=list)  # that are over
 
     def of(self, kind: str) -> list[StepRecord]:
@@ -96,6 +98,11 @@ class Report:
     @property
     def shared(self) -> int:
         return self.partitioned + self.pipelined + self.divided
+
+    @property
+    def waiting(self) -> int:
+        """Evaluations by the parent alone because the worker was not ready yet."""
+        return sum(step.waiting for step in self.steps)
 
     def note(self, reason: str) -> None:
         """Say once why something is not as the artist may expect."""
@@ -197,7 +204,8 @@ class Report:
         if waited is not None:
             words.append(f"waited {waited:.1f} ms a step for it")
             words.append(f"{(self.bytes_sent + self.bytes_received) / 2**20:.1f} MiB moved")
-        return "; ".join([", ".join(words), *self.reasons])
+        unshortened = [f"no step was shortened: {self.unshortened}"] if self.unshortened else []
+        return "; ".join([", ".join(words), *self.reasons, *unshortened])
 
     def data(self) -> dict[str, Any]:
         """The run as plain data: what the node returns."""
@@ -216,6 +224,7 @@ class Report:
             "forecast": self.forecast,
             "local": self.local,
             "single": self.single,
+            "waiting": self.waiting,
             "cut": self.cut,
             "data_plane": self.data_plane,
             "data_plane_reason": self.data_plane_reason,
@@ -223,6 +232,7 @@ class Report:
             "bytes_sent": self.bytes_sent,
             "bytes_received": self.bytes_received,
             "reasons": list(self.reasons),
+            "unshortened": self.unshortened,
             "steps": [step_data(step) for step in self.steps],
         }
 

@@ -139,7 +139,7 @@ def test_noise_is_not_foreseen(demo, session, kind):
     watched = Watched(demo[kind], session, "adaptive", **FORESEEN)
     sample(watched.model, kind, **{**SETTINGS, "sampler": "euler_ancestral"})
     assert watched.reports[0].forecast == 0
-    assert "adds noise" in watched.announced[0]
+    assert "adds noise" in watched.reports[0].unshortened
 
 
 @pytest.mark.parametrize("kind", KINDS)

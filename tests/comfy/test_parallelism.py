@@ -90,8 +90,7 @@ def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
     seen = sample(watched.model, kind, sampler=sampler, steps=12, cfg=2.0)
     (report,) = watched.reports
     assert report.pipelined == 0 and report.local == 0
-    (said,) = watched.announced
-    assert why in said
+    assert why in report.unshortened and watched.announced == []
     assert relative(seen, sample(demo[kind], kind, sampler=sampler, steps=12, cfg=2.0)) < EQUAL
 
 
@@ -304,7 +303,7 @@ def test_paper_does_not_mix_regional_prompts(demo, session):
     watched = Watched(demo[kind], session, "paper", window=2, slope=1e9, length=20)
     seen = sample(watched.model, kind, steps=20, cfg=2.0, positive=positive)
     assert watched.reports[0].pipelined == 0
-    assert ONE_EACH in watched.announced[0]
+    assert watched.reports[-1].unshortened == ONE_EACH
     assert relative(seen, sample(demo[kind], kind, steps=20, cfg=2.0, positive=positive)) < EQUAL
 
 
@@ -390,7 +389,7 @@ def test_a_network_that_cannot_be_cut_runs_exact_and_says_why(own_session, demo,
     watched = Watched(demo[kind], session, "adaptive", **FREE)
     seen = sample(watched.model, kind, steps=8, cfg=2.0)
     assert watched.reports[0].pipelined == 0 and watched.reports[0].local == 0
-    assert "gives another result" in watched.announced[0]
+    assert "gives another result" in watched.reports[0].unshortened
     assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
 
 
@@ -402,7 +401,7 @@ def test_features_too_large_for_the_shared_memory(own_session, demo, monkeypatch
     monkeypatch.setattr(Splitter, "capture", None)  # nothing of that size is copied
     seen = sample(watched.model, kind, steps=8, cfg=2.0)
     assert (watched.reports[0].partitioned, watched.reports[0].local) == (8, 0)
-    assert "larger than the shared memory" in watched.announced[0]
+    assert "larger than the shared memory" in watched.reports[0].unshortened
     assert relative(seen, sample(demo[kind], kind, steps=8, cfg=2.0)) < EQUAL
 
 

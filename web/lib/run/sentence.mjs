@@ -119,6 +119,7 @@ export function details(shown, told) {
     add("details.waits", words.text(`wait.${waits.side ?? "none"}`, { time }));
   }
   for (const reason of run.reasons) add("details.reason", reason);
+  if (run.unshortened) add("details.unshortened", run.unshortened);
   return { title, lines };
 }
 
