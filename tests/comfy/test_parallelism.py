@@ -136,7 +136,7 @@ def test_adaptive_keeps_what_an_inpaint_mask_leaves_out(demo, session, kind):
     latent = {"samples": torch.randn(1, 48, 16, 16), "noise_mask": torch.zeros(1, 64, 64)}
     latent["noise_mask"][:, :, 32:] = 1.0
     seen, expected, report = pipelined(demo, session, kind, latent=latent)
-    assert report.pipelined >= 4
+    assert report.pipelined >= 3
     assert relative(seen, expected) < CLOSE
     assert torch.allclose(seen[..., :8], latent["samples"][..., :8], atol=1e-3)
 
@@ -153,7 +153,7 @@ def test_masked_positives_and_an_area_are_pipelined(demo, session, kind):
     area = [[vectors, {**extra, "area": (8, 8, 4, 4), "strength": 0.7}]]
     for conds in (positive, positive + area):
         seen, expected, report = pipelined(demo, session, kind, positive=conds)
-        assert report.pipelined >= 4
+        assert report.pipelined >= 3
         assert relative(seen, expected) < CLOSE
 
 
