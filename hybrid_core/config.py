@@ -47,7 +47,8 @@ class Tuning:
     """What an artist may set about the Parallelism stage. None and 0: as published."""
 
     tolerance: float = 0.01  # of adaptive: relative change of the latent by a pipelined step
-    largest_gap: int = 12  # most pipelined steps between two exact ones
+    largest_gap: int = 12  # most steps between two exact ones
+    kinds: frozenset[str] = frozenset(("pipelined", "forecast"))  # of adaptive, beside exact
     look_ahead: bool = True
     window: int = 0  # L, paper mode, for 50 steps like the next three
     slope: float = 0.0  # g

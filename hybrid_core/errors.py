@@ -82,3 +82,10 @@ class NotSplittable(HybridError):
 
     Not a failure: both branches are evaluated in full, and the node shows the message.
     """
+
+
+class NotLinear(HybridError):
+    """A sampler is no sum of its predictions with weights known beforehand.
+
+    Not a failure: its steps are not forecast, and the message says why.
+    """

@@ -11,6 +11,11 @@ from hybrid_core.config import DATA_PLANES, Settings, Tuning
 from .schema import ALIASES, CATEGORY, schema
 
 OPTIONS = io.Custom("HYBRID_OPTIONS")
+SHORTENED = {
+    "all": Tuning.kinds,
+    "forecast": frozenset(("forecast",)),
+    "pipelined": frozenset(("pipelined",)),
+}
 
 
 class HybridOptions(io.ComfyNode):
@@ -103,6 +108,16 @@ class HybridOptions(io.ComfyNode):
                     "passes its test. cuda_ipc: directly. host_pinned and host: "
                     "through the computer's memory.",
                 ),
+                io.Combo.Input(
+                    "shortened",
+                    display_name="which steps are short",
+                    options=list(SHORTENED),
+                    default="all",
+                    optional=True,
+                    tooltip="Mode adaptive: which steps may be short. forecast: nothing is "
+                    "computed, the steps before show where it leads. pipelined: one prompt, half "
+                    "of the model on each GPU.",
+                ),
             ],
             outputs=[OPTIONS.Output(tooltip="For the options input of a Hybrid node.")],
         )
@@ -119,6 +134,7 @@ class HybridOptions(io.ComfyNode):
         step_timeout: float,
         load_timeout: float,
         data_plane: str = Tuning.data_plane,
+        shortened: str = "all",
     ) -> io.NodeOutput:
         return io.NodeOutput(
             Tuning(
@@ -131,6 +147,7 @@ class HybridOptions(io.ComfyNode):
                 step_seconds=step_timeout,
                 load_seconds=load_timeout,
                 data_plane=data_plane,
+                kinds=SHORTENED[shortened],
             )
         )
 

@@ -98,8 +98,10 @@ def done(part: Part, env: dict[str, str]) -> Outcome:
     seconds = time.monotonic() - start
     failed = process.returncode not in ((0,) if linter else (0, NO_TESTS_FOUND))
     counts = (int(not failed), 0, 0) if linter else counted(report)
-    if failed and not counts[1]:  # a linter, or a pytest that did not come to its end
-        counts = (counts[0], 1, counts[2])
+    if failed:
+        show(f"{part.name:11} | ended with exit code {process.returncode}")
+        # a linter, or a pytest that did not come to its end, counts as one
+        counts = (counts[0], max(counts[1], 1), counts[2])
     return Outcome(part.name, *counts, seconds)
 
 

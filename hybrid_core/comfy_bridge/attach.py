@@ -17,11 +17,12 @@ from comfy.patcher_extension import WrappersMP
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.call import ComfyCall
 from hybrid_core.comfy_bridge.replica import ReplicaSource
+from hybrid_core.comfy_bridge.sampler_trace import matrix
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import policy_for
+from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.telling.report import Nobody, Report, Watcher
@@ -33,8 +34,7 @@ CANCELLED = comfy.model_management.InterruptProcessingException
 DEFAULTS = Tuning()
 NOBODY = Nobody()
 USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
-CFG_FUNCTIONS = {"sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function"}
-HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH)
+HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH)
 
 
 def log_report(report: Report) -> None:
@@ -86,6 +86,7 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
         clone.remove_wrappers_with_key(kind, WRAPPER_KEY)
     if attachment is not None:
         clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, attachment.outer_sample)
+        clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, WRAPPER_KEY, attachment.predict_noise)
         clone.add_wrapper_with_key(
             WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, attachment.calc_cond_batch
         )
@@ -125,16 +126,16 @@ class Attachment:
             self._mode, self._session, self._announce, self._on_report, self._tuning, watcher
         )
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
         with costs_no_image("the run could not be prepared"):
             self._driver = None
-            self._driver = driver = self._new_driver(guider, *args, **kwargs)
-            driver.prepare(support.obstacle_to(guider.model_options))
+            self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
+            driver.prepare(len(noise), support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
         status = "failed"
         try:
-            out = executor(*args, **kwargs)
+            out = executor(noise, *args, **kwargs)
             status = "done"
             return out
         except CANCELLED:
@@ -163,20 +164,22 @@ class Attachment:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
-        staged = self._mode == "adaptive" or (self._mode == "paper" and not alone)
+        staged = self._mode in ("adaptive", "paper") and not alone
+        if alone and self._mode == "adaptive":  # half of the pictures each costs as little, exactly
+            staged = not division.pictures_pay(1, shape[0])
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
         cfg = 1.0 if alone else getattr(guider, "cfg", None)
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
-        policy = policy_for(self._mode if staged else "exact", tuning, schedule, flow, cfg)
-        joined = policy.guided and not guider.model_options.keys() & CFG_FUNCTIONS
-        course = Course(
-            policy,
+        course = Course.of(
+            self._mode if staged else "exact",
+            tuning,
             schedule,
-            mask=denoise_mask,
-            look_ahead=tuning.look_ahead and policy.guided,
-            cfg=cfg if joined else None,
+            flow,
+            lambda: matrix(sampler, guider, sigmas),
+            denoise_mask,
+            cfg,
         )
         pipeline = None
         if staged:
@@ -198,6 +201,12 @@ class Attachment:
         return Driver(
             course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED
         )
+
+    def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        denoised = executor(*args, **kwargs)
+        if self._driver is not None:
+            self._driver.guided(denoised)
+        return denoised
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any

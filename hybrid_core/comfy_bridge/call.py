@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.stages.staging import Each
+from hybrid_core.workers.contract import Pictures
 
 Conds = list[list[dict[str, Any]] | None]
 Prompts = tuple[tuple[bool, ...], ...]
@@ -46,11 +48,20 @@ class ComfyCall:
 
     @property
     def prompts(self) -> Prompts:
-        entries = [branch or [] for branch in self.conds]
-        if not any(entry.keys() & SCHEDULE for branch in entries for entry in branch):
+        if not self._scheduled:
             return ()
-        sigma = float(self.sigma[0])
+        entries, sigma = [branch or [] for branch in self.conds], float(self.sigma[0])
         return tuple(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
+
+    @property
+    def _scheduled(self) -> bool:
+        return any(entry.keys() & SCHEDULE for branch in self.conds for entry in branch or [])
+
+    @cached_property
+    def pictures(self) -> int:
+        if len(self.x) > 1 and self._scheduled and bool((self.sigma != self.sigma[0]).any()):
+            return 1  # ComfyUI goes by the first one's noise level
+        return len(self.x)
 
     def check(self) -> None:
         support.check_conds(self.conds)
@@ -59,16 +70,28 @@ class ComfyCall:
     def _only(self, branches: Sequence[int]) -> Conds:
         return [cond if index in branches else None for index, cond in enumerate(self.conds)]
 
-    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
+    def evaluate(
+        self,
+        branches: Sequence[int],
+        each: Each | None = None,
+        pictures: Pictures | None = None,
+    ) -> dict[int, Tensor]:
         options = self.options if each is None else with_each_forward(self.options, each)
-        out = self.executor(self.model, self._only(branches), self.x, self.sigma, options)
+        conds = self._only(branches)
+        if pictures is not None:
+            conds = conds_data.of_pictures(conds, pictures)
+        out = self.executor(self.model, conds, *self.inputs(branches, pictures), options)
         return {index: out[index] for index in branches}
 
     def context(self, branches: Sequence[int]) -> dict[str, Any]:
         return conds_data.context(self._only(branches), self.options)
 
-    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return self.x, self.sigma
+    def inputs(
+        self, branches: Sequence[int], pictures: Pictures | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if pictures is None:
+            return self.x, self.sigma
+        return pictures.of(self.x), pictures.of(self.sigma)
 
     def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         return x, sigma

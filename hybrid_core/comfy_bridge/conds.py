@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.conds
+import comfy.utils
+import torch
 
 from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.workers.contract import Pictures
 
+Tensor = torch.Tensor
 CondList = list[dict[str, Any]]
 PLAIN_KEYS = (
     "area", "strength", "mask", "mask_strength",
@@ -35,6 +39,36 @@ def restore(data: Mapping[str, Any]) -> tuple[list[CondList | None], dict[str, A
     """conds and model_options for calc_cond_batch."""
     conds = [None if cond is None else [_restored(e) for e in cond] for cond in data["conds"]]
     return conds, {"transformer_options": data["transformer_options"]}
+
+
+def of_pictures(conds: Sequence[CondList | None], pictures: Pictures) -> list[CondList | None]:
+    """conds for these pictures alone, which get what they get in the whole batch."""
+    return [
+        None if cond is None else [_entry_of(entry, pictures) for entry in cond] for cond in conds
+    ]
+
+
+def _entry_of(entry: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
+    made = {name: _cond_of(cond, pictures) for name, cond in entry["model_conds"].items()}
+    some = {**entry, "model_conds": made}
+    if "mask" in entry:
+        some["mask"] = _tensor_of(entry["mask"], pictures)
+    return some
+
+
+def _cond_of(cond: Any, pictures: Pictures) -> Any:
+    if isinstance(cond, comfy.conds.CONDConstant):
+        return cond
+    if isinstance(cond, comfy.conds.CONDList):
+        return type(cond)([_tensor_of(tensor, pictures) for tensor in cond.cond])
+    return type(cond)(_tensor_of(cond.cond, pictures))
+
+
+def _tensor_of(tensor: Tensor, pictures: Pictures) -> Tensor:
+    """Of (N, ...), which ComfyUI takes from the beginning, and again, until each has one."""
+    if len(tensor) == 1:
+        return tensor
+    return pictures.of(comfy.utils.repeat_to_batch_size(tensor, pictures.batch))
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:

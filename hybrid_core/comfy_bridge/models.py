@@ -16,6 +16,7 @@ from hybrid_core.comfy_bridge.portrait import portrait
 from hybrid_core.errors import ProtocolError
 from hybrid_core.stages.staging import Each
 from hybrid_core.transport import wire
+from hybrid_core.workers.contract import Pictures
 from hybrid_core.workers.evaluator import latents_and_level
 
 Tensor = torch.Tensor
@@ -50,6 +51,10 @@ class ComfyModels:
 
     def context(self, data: Any) -> Any:
         return conds.restore(data)
+
+    def context_of(self, context: Any, pictures: Pictures) -> Any:
+        branches, options = context
+        return conds.of_pictures(branches, pictures), options
 
     def evaluate(self, context: Any, inputs: Sequence[Tensor], each: Each | None) -> list[Tensor]:
         self.network()

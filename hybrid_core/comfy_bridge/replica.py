@@ -18,6 +18,7 @@ import comfy.weight_adapter
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
+from hybrid_core.comfy_bridge.fingerprint import Fingerprint, difference, fingerprint
 from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import total_bytes, weights
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
@@ -73,6 +74,12 @@ class ReplicaSource:
             "sampling": self._sampling,
             "activation_bytes": self._activation_bytes(),
         }
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint(self._patcher)
+
+    def changed_since(self, before: Fingerprint) -> str | None:
+        return difference(before, fingerprint(self._patcher))
 
     def needed_bytes(self) -> int:
         """Of the worker's device: the weights, and what ComfyUI keeps free for an evaluation."""

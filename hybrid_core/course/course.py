@@ -7,25 +7,31 @@ once an evaluation, at the moment when the latent itself leaves the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from hybrid_core.config import Tuning
 from hybrid_core.course import discrepancy
-from hybrid_core.course.discrepancy import UNSEEN, Tensor
-from hybrid_core.course.policy import COND, FIRST_EXACT, Branch, Known, Policy, Seen
-from hybrid_core.course.steps import ExactStep, Memory, PipelinedStep, Step
-from hybrid_core.course.trajectory import MEASURES
+from hybrid_core.course.adaptive import Adaptive
+from hybrid_core.course.discrepancy import Tensor
+from hybrid_core.course.matrix import Matrix
+from hybrid_core.course.measures import Measures
+from hybrid_core.course.memory import Memory
+from hybrid_core.course.paper import Paper
+from hybrid_core.course.policy import FORECAST, PIPELINED, Exact, Policy
+from hybrid_core.course.steps import ExactStep, ForecastStep, MeasuredStep, PipelinedStep, Step
+from hybrid_core.course.trajectory import MEASURES, Trajectory
+from hybrid_core.errors import NotLinear
 from hybrid_core.telling.report import StepRecord
 
 SAME_SIGMA = 1e-4  # relative
-MULTISTEP = 1.5  # of a prediction counts in dpmpp_2m's step at equal spacing, -0.5 in the next
 SEVERAL_CALLS = "this sampler does not evaluate the model once a step"
-UNFORESEEN = (
-    "the latents of this sampler cannot be foreseen from step to step "
-    "(it adds noise, or its steps are too long)"
-)
+NOISY = "this sampler adds noise, so that its latents cannot be foreseen"
+LOST = "the model is not evaluated where this sampler asked for it when it was tried"
+MOVED = "something else moves the latents between the sampler's steps"
 
 
 class Course:
@@ -34,120 +40,162 @@ class Course:
     def __init__(
         self,
         policy: Policy,
-        sigmas: Sequence[float],
+        schedule: Sequence[float],
+        matrix: Matrix | None = None,
         mask: Tensor | None = None,
         look_ahead: bool = True,
-        cfg: float | None = None,
+        cfg: float = 1.0,
+        joined: bool = True,
+        obstacle: str | None = None,
     ):
-        """sigmas: the sampler's schedule with its end; mask: what is denoised, or None for all.
+        """schedule: the sampler's noise levels with the final one; mask: what is denoised, or None.
 
-        cfg: the guidance scale, None where the branches are not joined by it alone.
+        matrix: the sampler's, None where every evaluation is to be in full; obstacle: why, where
+        the mode could do otherwise. cfg: the guidance scale, 1 for a run of one branch; joined:
+        whether the branches are joined by it alone.
         """
         self.policy = policy
-        self._sigmas, self._mask = list(sigmas), mask
-        self._memory = Memory(policy, self._sigmas, mask, look_ahead, cfg)
+        self._obstacle = obstacle
+        self._schedule, self._mask = list(schedule), mask
+        self._measures = Measures(policy)
+        self._memory = None
+        if matrix is not None:
+            self._memory = Memory(policy, self._measures, matrix, mask, look_ahead, cfg, joined)
+        self._call = -1
         self._step: int | None = None
-        self._evaluations = self._off_schedule = 0
-        self._in_a_row = 0  # evaluations on consecutive steps of the schedule
+        self._unforeseen = 0  # calls
         self._prompts: Any = ()
+        self._asked = False  # the sampler waits for what the latest evaluation gives
+
+    @classmethod
+    def of(
+        cls,
+        mode: str,
+        tuning: Tuning,
+        schedule: Sequence[float],
+        flow: bool,
+        traced: Callable[[], Matrix],
+        mask: Tensor | None = None,
+        cfg: float = 1.0,
+        joined: bool = True,
+    ) -> Course:
+        """For a run in `mode`. flow: the model's noise levels are a flow's, 0..1.
+
+        traced: gives the sampler's matrix or raises NotLinear.
+        """
+        steps = len(schedule) - 1
+        if mode == "exact" or steps < 1:
+            return cls(Exact(), schedule, mask=mask)
+        try:
+            matrix = traced()
+            if matrix.noisy:
+                raise NotLinear(NOISY)
+            if mode == "paper" and matrix.calls != steps:
+                raise NotLinear(SEVERAL_CALLS)
+        except NotLinear as error:
+            return cls(Exact(), schedule, mask=mask, obstacle=str(error))
+        policy: Policy
+        if mode == "paper":
+            policy = Paper.tuned(tuning, steps, flow)
+        else:
+            reach = matrix.reach(schedule, flow, cfg)
+            policy = Adaptive(tuning.tolerance, reach, tuning.largest_gap, tuning.kinds)
+        look_ahead = tuning.look_ahead and policy.guided
+        return cls(policy, schedule, matrix, mask, look_ahead, cfg, joined)
 
     @property
     def obstacle(self) -> str | None:
-        """Why most of the run could not be pipelined, whatever the policy."""
-        if self._off_schedule > self._evaluations / 4:
-            return SEVERAL_CALLS
-        return UNFORESEEN if self._memory.trajectory.mostly_unforeseen else None
+        """Why the run's calls were exact, whatever the policy."""
+        if self._obstacle is not None or self._memory is None:
+            return self._obstacle
+        return MOVED if 2 * self._unforeseen > self._call + 1 else None
+
+    @property
+    def shortens(self) -> bool:
+        """Whether some of its calls may be evaluated less than in full by this process alone."""
+        return self._memory is not None and self.policy.forecasts
 
     def begin(self, x: Tensor, sigma: Tensor, prompts: Any = ()) -> Step:
         """The evaluation at latent `x` (B, ...) and noise level `sigma` (B,).
 
         prompts: equal while the same prompts hold; others are another course.
         """
+        part = self._mask is not None and not discrepancy.fits(self._mask, x)  # a context window
+        self._call += 1
+        surprise = x.new_zeros(MEASURES, dtype=torch.float32)
+        if self._memory is not None and not part:
+            surprise = self._memory.trajectory.surprise(self._call, x)
+        unread = self._measures.unread(x.device)
+        numbers = torch.cat([sigma[:1].float(), surprise, unread]).tolist()
+        self._measures.read(numbers[1 + MEASURES :])
+        self._step = self._step_at(numbers[0])
+        record = StepRecord(self._step, numbers[0])
+        if self._memory is not None and (part or not self._follow(self._memory, numbers[0], x)):
+            self._memory, self._obstacle = None, LOST
+        if part:
+            return Step(record)
+        memory = self._memory
+        if memory is None:
+            return MeasuredStep(record, self._measures, self._mask, self._call, x, sigma)
         if prompts != self._prompts:
             self._prompts = prompts
-            self._forget()
-        memory, trajectory = self._memory, self._memory.trajectory
-        part = self._mask is not None and not discrepancy.fits(self._mask, x)  # a context window
-        surprise = x.new_zeros(MEASURES, dtype=torch.float32) if part else trajectory.surprise(x)
-        pending = memory.pending[1] if memory.pending else x.new_zeros(0, dtype=torch.float32)
-        numbers = torch.cat([sigma[:1].float(), surprise, pending.to(x.device)]).tolist()
-        self._show(numbers[1 + MEASURES :])
-        foreseen = trajectory.arrived(numbers[1 : 1 + MEASURES])
-        if trajectory.higher_order:
-            memory.weigh(MULTISTEP)
-        if not self.policy.guided:  # a pipelined step leaves the course by itself
-            foreseen = not trajectory.mostly_unforeseen
-        followed = self._follow(numbers[0]) and trajectory.follows(x)
-        self._evaluations += 1
-        if part:
-            self._step = None
-        record = StepRecord(self._step, numbers[0])
-        if self._step is None:
-            return Step(record)
-        if not followed:
-            self._forget()
-            self._in_a_row = 1
-            trajectory.restart()
-        trajectory.keep(x)
-        if self._in_a_row >= FIRST_EXACT:
-            trajectory.foresee(self._step)
-        known = memory.known
-        branch = None if known is None else self._chosen(self._step, known, record)
-        if known is None or branch is None or not foreseen:
-            capture = self.policy.captures(self._step)
-            return ExactStep(record, memory, self._step, x, sigma, capture)
-        boundary = memory.features.forecast(self._step)
-        return PipelinedStep(record, memory, self._step, x, sigma, known, branch, boundary)
+            memory.forget()
+        foreseen = Trajectory.foreseen(numbers[1 : 1 + MEASURES])
+        self._unforeseen += not foreseen
+        memory.trajectory.arrive(self._call, x)
+        self._asked = True
+        return self._chosen(memory, record, x, sigma, foreseen)
 
-    def _forget(self) -> None:
-        """Nothing that was seen of the branches holds from here on."""
-        self._memory.forget()
-        self._in_a_row = 0
+    def _chosen(
+        self, memory: Memory, record: StepRecord, x: Tensor, sigma: Tensor, foreseen: bool
+    ) -> Step:
+        call = self._call
+        kind, record.drift = self.policy.choose(call, memory.features.reach(call))
+        if foreseen and kind == FORECAST:
+            return ForecastStep(record, memory, call, x, sigma)
+        if foreseen and kind == PIPELINED:
+            boundary = memory.features.forecast(call)
+            return PipelinedStep(record, memory, call, x, sigma, boundary)
+        return ExactStep(record, memory, call, x, sigma, self.policy.captures(call))
 
-    def _chosen(self, step: int, known: Known, record: StepRecord) -> Branch | None:
-        """The branch that `step` evaluates in two stages, if there are features for it."""
-        branch = self._memory.features.reach(step)
-        record.drift = self.policy.drift(step, known, branch or COND)
-        if branch is None or self._in_a_row <= FIRST_EXACT:
-            return None
-        return self.policy.choose(step, known, branch)
+    def _follow(self, memory: Memory, sigma: float, x: Tensor) -> bool:
+        """Find the call on the sampler's, as it was when it was tried; False where there is none.
 
-    def _follow(self, sigma: float) -> bool:
-        """Find the evaluation's step on the schedule. Whether it is the one after the last."""
+        Calls that were left out are another course: somebody else evaluated them.
+        """
+        calls = enumerate(memory.matrix.sigmas[self._call :], self._call)
+        same = (c for c, s in calls if math.isclose(s, sigma, rel_tol=SAME_SIGMA, abs_tol=1e-9))
+        found = next(same, None)
+        if found is None or not memory.trajectory.fits(x):
+            return False
+        if found > self._call:
+            self._call = found
+            memory.forget()
+        return True
 
-        def at(step: int) -> bool:
-            return (
-                step < len(self._sigmas) - 1
-                and abs(self._sigmas[step] - sigma) <= SAME_SIGMA * self._sigmas[step]
-            )
+    def _step_at(self, sigma: float) -> int | None:
+        """The schedule's step that `sigma` is in: the one after the last one, if it can be."""
 
-        if self._step is not None and at(self._step + 1):
-            self._step += 1
-            self._in_a_row += 1
-            return True
-        self._off_schedule += self._evaluations > 0
-        self._step = next((step for step in range(len(self._sigmas) - 1) if at(step)), None)
-        self._in_a_row = 0 if self._step is None else 1
-        return False
+        def begins(step: int) -> bool:
+            levels = self._schedule
+            return step < len(levels) - 1 and math.isclose(levels[step], sigma, rel_tol=SAME_SIGMA)
 
-    def _show(self, numbers: list[float]) -> None:
-        """Give the policy what the step before showed."""
-        if self._memory.pending is None:
-            return
-        record, self._memory.pending = self._memory.pending[0], None
-        seen = Seen(*(None if number == UNSEEN else number for number in numbers))
-        record.discrepancy = seen.discrepancy
-        record.guidance_drift, record.feature_drift = seen.guidance_drift, seen.feature_drift
-        if record.kind == "pipelined":
-            self.policy.saw_pipelined(seen)
-        elif record.step is not None:
-            self.policy.saw_exact(record.step, seen)
+        following = 0 if self._step is None else self._step + 1
+        if begins(following):
+            return following
+        return next((step for step in range(len(self._schedule) - 1) if begins(step)), None)
 
-    def keep_boundary(self, step: int, boundary: Any, branch: Branch = COND) -> None:
-        """Features at `step` for `branch`, true or looked ahead."""
-        self._memory.features.keep(step, boundary, branch)
+    def guided(self, denoised: Tensor) -> None:
+        """What the sampler gets for the latest evaluation, where that is not the plain guidance."""
+        if self._memory is not None and self._asked:
+            self._memory.trajectory.guided(denoised)
+        self._asked = False
+
+    def keep_boundary(self, call: int, boundary: Any) -> None:
+        """Features at `call`, true or looked ahead."""
+        if self._memory is not None:
+            self._memory.features.keep(call, boundary)
 
     def close(self) -> None:
-        """The run is over: the last step's measures go to its record."""
-        if self._memory.pending is not None:
-            self._show(self._memory.pending[1].tolist())
+        """The run is over: the last call's measures go to its record."""
+        self._measures.read(self._measures.unread(torch.device("cpu")).tolist())

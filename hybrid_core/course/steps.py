@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import copy
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,53 +10,24 @@ import torch
 
 from hybrid_core.course import discrepancy
 from hybrid_core.course.discrepancy import Tensor
-from hybrid_core.course.features import Features
-from hybrid_core.course.guidance import Guidance, unseen
-from hybrid_core.course.policy import COND, UNCOND, Branch, Known, Policy
-from hybrid_core.course.trajectory import Trajectory
+from hybrid_core.course.measures import Measures
+from hybrid_core.course.memory import Memory, shifted
+from hybrid_core.course.policy import EXACT, FORECAST, PIPELINED
 from hybrid_core.telling.report import StepRecord
+
+MOST_AHEAD = 3  # calls
 
 
 class Ahead(NamedTuple):
-    """A branch's stage A at a step that is still to come."""
+    """Stage A at a call that is still to come."""
 
-    branch: Branch
-    step: int
+    call: int
     x: Tensor
     sigma: Tensor
 
 
-class Memory:
-    """What a run's steps have shown until now."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        sigmas: Sequence[float],
-        mask: Tensor | None,
-        look_ahead: bool,
-        cfg: float | None,
-    ):
-        self.policy, self.sigmas, self.mask, self.look_ahead = policy, sigmas, mask, look_ahead
-        self.trajectory = Trajectory(sigmas, mask, cfg)
-        self.pending: tuple[StepRecord, Tensor] | None = None  # measures that are not read yet
-        self.emphasis = 1.0  # how often the sampler's step counts one prediction; Euler's: once
-        self.forget()
-
-    def forget(self) -> None:
-        """The prompts, or the course, are others from here on."""
-        self.guidance = Guidance(self.mask)
-        self.features = Features(self.sigmas, self.mask, self.look_ahead)
-        self.known: Known | None = None
-
-    def weigh(self, emphasis: float) -> None:
-        self.emphasis = emphasis
-        if self.known is not None:
-            self.known = replace(self.known, emphasis=emphasis)
-
-
 class Step:
-    """An evaluation in full that is not on the schedule: nothing is learned from it."""
+    """An evaluation in full that is not on the course: nothing is learned from it."""
 
     capture = False  # whether the features at the cut are of use
     ahead: Ahead | None = None  # what is to be made ahead beside it
@@ -82,131 +52,158 @@ class Step:
         return None
 
 
-class OnSchedule(Step):
-    """What the steps of a schedule have in common."""
+class MeasuredStep(Step):
+    """Every branch in full, of a run that is exact: the discrepancy is measured, for the plot."""
 
-    def __init__(self, record: StepRecord, memory: Memory, step: int, x: Tensor, sigma: Tensor):
+    def __init__(
+        self,
+        record: StepRecord,
+        measures: Measures,
+        mask: Tensor | None,
+        call: int,
+        x: Tensor,
+        sigma: Tensor,
+    ):
         super().__init__(record)
-        self._memory, self._step, self._x, self._sigma = memory, step, x, sigma
+        self._measures, self._mask, self._call = measures, mask, call
+        self._x, self._sigma = x, sigma
+
+    def finish(self, cond: Tensor, uncond: Tensor | None, boundary: Any = None) -> Tensor | None:
+        if uncond is not None:
+            own, other = (
+                discrepancy.prediction(self._x, one, self._sigma) for one in (cond, uncond)
+            )
+            apart = discrepancy.rel_mae(own, other, self._mask)
+            self._measures.keep(self.record, self._call, discrepancy=apart)
+        return None
+
+
+class OnCourse(Step):
+    """What the calls of a run have in common."""
+
+    def __init__(self, record: StepRecord, memory: Memory, call: int, x: Tensor, sigma: Tensor):
+        super().__init__(record)
+        self._memory, self._call, self._x, self._sigma = memory, call, x, sigma
 
     def _prediction(self, denoised: Tensor) -> Tensor:
         return discrepancy.prediction(self._x, denoised, self._sigma)
 
-    def _scale(self, denoised: Tensor) -> Tensor:
-        return discrepancy.mean(denoised.abs(), self._memory.mask).clamp_min(1e-12)
+    def _denoised(self, prediction: Tensor) -> Tensor:
+        return self._x - prediction * discrepancy.spread(self._sigma, self._x)
 
-    def _made_good(self, missed: Tensor | None) -> Tensor | None:
-        return self._memory.trajectory.made_good(self._step, self._sigma, missed)
+    def _other(self, own: Tensor) -> Tensor | None:
+        """The uncond denoised latent to go with the cond prediction `own`."""
+        memory = self._memory
+        if memory.difference.at is None:
+            return None
+        return self._denoised(own - memory.expected_difference(self._call))
 
-    def _arrives(self, cond: Tensor, uncond: Tensor) -> None:
-        """Remember where this step leads."""
-        self._memory.trajectory.guided(self._step, self._x, cond, uncond)
+    def _given(self, cond: Tensor, uncond: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return shifted(self._memory.given(self._call, cond, uncond), cond, uncond)
 
 
-class ExactStep(OnSchedule):
+class ExactStep(OnCourse):
     """Every branch in full."""
 
     def __init__(
         self,
         record: StepRecord,
         memory: Memory,
-        step: int,
+        call: int,
         x: Tensor,
         sigma: Tensor,
         capture: bool,
     ):
-        super().__init__(record, memory, step, x, sigma)
+        super().__init__(record, memory, call, x, sigma)
         self.capture = capture
 
     def finish(self, cond: Tensor, uncond: Tensor | None, boundary: Any = None) -> Tensor | None:
-        """As Step's; what is to be added makes good what the steps before are known to miss."""
-        memory, step = self._memory, self._step
-        memory.known = Known.by_exact(step, memory.emphasis, either=uncond is not None)
-        shift: Tensor | None = None
-        own, scale = self._prediction(cond), self._scale(cond)
-        seen = [unseen(own), unseen(own), memory.features.drift(step, own, boundary, scale)]
+        """As Step's; what is to be added makes good what the calls before are known to miss."""
+        memory, call = self._memory, self._call
+        memory.policy.did(call, EXACT, None)
+        own, scale = self._prediction(cond), memory.scale(cond)
+        features = memory.features.drift(call, own, boundary, scale)
+        memory.features.predicted(call, own)
+        if boundary is not None:
+            memory.features.keep(call, boundary)
+        seen = {"own_drift": memory.saw_cond(call, own, scale), "feature_drift": features}
         if uncond is not None:
             other = self._prediction(uncond)
-            seen[0] = discrepancy.rel_mae(own, other, memory.mask)
-            shown = memory.guidance.saw_both(step, own, other, scale)
-            shift = self._made_good(shown.missed)
-            self._arrives(*shifted(shift, cond, uncond))
-            seen = [seen[0], shown.drift, seen[2], shown.bend]
-        memory.features.predicted(step, own)
-        if boundary is not None:
-            memory.features.keep(step, boundary)
-        memory.pending = (self.record, torch.stack(seen))
-        return shift
+            seen["discrepancy"] = discrepancy.rel_mae(own, other, memory.mask)
+            seen["guidance_drift"] = memory.saw_difference(call, own - other, scale)
+        memory.measures.keep(self.record, call, **seen)
+        return memory.given(call, cond, uncond)
 
 
-class PipelinedStep(OnSchedule):
-    """One branch in two stages, the second one on features made ahead; the other one rebuilt."""
+class PipelinedStep(OnCourse):
+    """The cond branch in two stages, the second on features made ahead; the other one rebuilt."""
 
     def __init__(
         self,
         record: StepRecord,
         memory: Memory,
-        step: int,
+        call: int,
         x: Tensor,
         sigma: Tensor,
-        known: Known,
-        branch: Branch,
         boundary: Any,
     ):
         """boundary: the features that stage B goes on from."""
-        super().__init__(record, memory, step, x, sigma)
-        self.branch, self.boundary, self._known = branch, boundary, known
-        record.branch = branch
+        super().__init__(record, memory, call, x, sigma)
+        self.boundary = boundary
 
     def in_full(self) -> Step:
-        self.record.branch = None
-        return ExactStep(self.record, self._memory, self._step, self._x, self._sigma, capture=False)
+        return ExactStep(self.record, self._memory, self._call, self._x, self._sigma, capture=False)
 
     @cached_property
     def ahead(self) -> Ahead | None:  # type: ignore[override]
-        """What stage A of the next step is to be evaluated at.
+        """What stage A of the next pipelined call is to be evaluated at.
 
-        None when the next step is not going to be pipelined. Without look-ahead it is this step's
-        own latent, as the paper has it.
+        None when the next call that evaluates anything is going to be exact. Without look-ahead it
+        is this call's own latent, as the paper has it.
         """
-        memory, step = self._memory, self._step + 1
-        if step >= len(memory.sigmas) - 1:
-            return None
-        branch = memory.policy.choose(step, self._known.by(self.branch, self._step))
-        if branch is None:
-            return None
-        expected = memory.trajectory.expected
-        if not memory.look_ahead or expected is None:
-            return Ahead(branch, step, self._x, self._sigma)
-        return Ahead(branch, step, expected, torch.full_like(self._sigma, memory.sigmas[step]))
+        memory = self._memory
+        policy = copy.copy(memory.policy)
+        policy.did(self._call, PIPELINED, self.record.drift)
+        for call in range(self._call + 1, min(self._call + 1 + MOST_AHEAD, memory.matrix.calls)):
+            kind, drift = policy.choose(call, features=True)
+            if kind == PIPELINED:
+                return self._at(call)
+            if kind == EXACT:
+                return None
+            policy.did(call, kind, drift)
+        return None
 
-    def both(self, result: Tensor) -> tuple[Tensor, Tensor]:
-        """The cond and uncond denoised latents, from the one that was evaluated.
+    def _at(self, call: int) -> Ahead:
+        memory = self._memory
+        x = memory.latent_ahead(call) if memory.look_ahead else None
+        if x is None:
+            return Ahead(call, self._x, self._sigma)
+        return Ahead(call, x, torch.full_like(self._sigma, memory.matrix.sigmas[call]))
+
+    def both(self, result: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The cond and uncond denoised latents, from cond's; None for a branch that is not there.
 
         `result` itself is among them unless something is made good.
         """
-        memory, step, branch = self._memory, self._step, self.branch
-        memory.known = self._known.by(branch, step)
-        self.record.kind = "pipelined"
-        own = self._prediction(result)
-        if branch == COND:
-            memory.features.predicted(step, own)
-        if not memory.policy.guided or not memory.guidance.known:
+        memory, call = self._memory, self._call
+        self.record.kind, self.record.branch = PIPELINED, "cond"
+        memory.policy.did(call, PIPELINED, self.record.drift)
+        if not memory.policy.guided:
             return result, result
-        joins = self._known.joins(branch, step)
-        shown = memory.guidance.saw_one(step, branch, own, self._scale(result), joins)
-        shift = self._made_good(shown.missed)
-        seen = [unseen(own), shown.drift, unseen(own), shown.bend]
-        memory.pending = (self.record, torch.stack(seen))
-        length = memory.sigmas[step + 1] - memory.sigmas[step]
-        memory.guidance.used(step, length * memory.trajectory.weight(branch == UNCOND))
-        other = memory.guidance.other(step, branch, own)
-        rebuilt = result + (own - other) * discrepancy.spread(self._sigma, result)
-        pair = (result, rebuilt) if branch == COND else (rebuilt, result)
-        cond, uncond = shifted(shift, *pair)
-        self._arrives(cond, uncond)
-        return cond, uncond
+        own = self._prediction(result)
+        memory.features.predicted(call, own)
+        drift = memory.saw_cond(call, own, memory.scale(result))
+        memory.measures.keep(self.record, call, own_drift=drift)
+        return self._given(result, self._other(own))
 
 
-def shifted(shift: Tensor | None, cond: Tensor, uncond: Tensor) -> tuple[Tensor, Tensor]:
-    return (cond, uncond) if shift is None else (cond + shift, uncond + shift)
+class ForecastStep(OnCourse):
+    """Nothing is evaluated: each prediction is what it was expected to be."""
+
+    def both(self) -> tuple[Tensor, Tensor | None]:
+        """The cond and uncond denoised latents, None for a branch that the run has not."""
+        memory, call = self._memory, self._call
+        self.record.kind = FORECAST
+        memory.policy.did(call, FORECAST, self.record.drift)
+        own = memory.expected_cond(call)
+        return self._given(self._denoised(own), self._other(own))

@@ -14,10 +14,10 @@ import torch
 
 from hybrid_core.config import DEVICE_VARIABLE, Settings, Tuning, WorkerDevice, check_mode
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import policy_for
 from hybrid_core.diffusers_bridge import worker_side
 from hybrid_core.diffusers_bridge.call import PipelineCall
 from hybrid_core.diffusers_bridge.replica import ReplicaSource, check_network, output
+from hybrid_core.diffusers_bridge.scheduler_trace import matrix
 from hybrid_core.diffusers_bridge.space import Elsewhere, Schedule, Space
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
@@ -32,7 +32,7 @@ from hybrid_core.workers.process.worker import ProcessWorker
 log = logging.getLogger("hybrid_ksampler")
 DEFAULTS = Tuning()
 NOBODY = Nobody()
-WITHOUT_GUIDANCE = "this call is without guidance, so it has one branch only"
+ONE_PICTURE = "this call is without guidance and of one picture, so there is nothing to divide"
 _cuts = Cuts()
 _pools: dict[str, Pool] = {}  # by the worker's device
 
@@ -178,13 +178,14 @@ class Attachment:
         report.total = max(0, len(schedule) - 1)
         cfg = float(pipe.guidance_scale) if guided else 1.0
         staged = guided and mode != "exact" and bool(schedule)
-        policy = policy_for(mode if staged else "exact", tuning, schedule, flow, cfg)
-        joined = policy.guided and not getattr(pipe, "guidance_rescale", 0.0) > 0.0
-        course = Course(
-            policy,
+        course = Course.of(
+            mode if staged else "exact",
+            tuning,
             schedule,
-            look_ahead=tuning.look_ahead and policy.guided,
-            cfg=cfg if joined else None,
+            flow,
+            lambda: matrix(pipe.scheduler, Schedule(pipe.scheduler, x.device)),
+            cfg=cfg,
+            joined=not getattr(pipe, "guidance_rescale", 0.0) > 0.0,
         )
         pipeline = None
         if staged:
@@ -199,7 +200,8 @@ class Attachment:
             course, pipeline, rent, report, NOBODY, log.debug, not guided, KeyboardInterrupt,
             self._wait_seconds,
         )  # fmt: skip
-        driver.prepare(None if guided else WITHOUT_GUIDANCE)
+        nothing_to_share = not guided and len(x) == 1
+        driver.prepare(len(x), ONE_PICTURE if nothing_to_share else None)
         return driver
 
     def _finish(self, status: str) -> None:

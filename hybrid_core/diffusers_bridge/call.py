@@ -13,6 +13,7 @@ from hybrid_core.diffusers_bridge.space import Space
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.staging import Each
 from hybrid_core.stages.swap import mapped, tensors
+from hybrid_core.workers.contract import Pictures
 
 CONDITIONING = ("encoder_hidden_states", "pooled_projections", "added_cond_kwargs")
 COND, UNCOND = 0, 1  # the driver's places
@@ -28,6 +29,11 @@ class Branch:
     x: Tensor  # (B, C, H, W), noisy latents in the network's own scale
     timestep: Tensor  # () or (B,)
     conditioning: dict[str, Any]
+
+    def of(self, pictures: Pictures) -> Branch:
+        """For these pictures alone."""
+        timestep = pictures.of(self.timestep) if len(self.timestep.shape) else self.timestep
+        return Branch(pictures.of(self.x), timestep, mapped(self.conditioning, pictures.of))
 
     def evaluate(self, forward: Forward, each: Each | None = None) -> Tensor:
         """The network's prediction, (B, C, H, W)."""
@@ -82,7 +88,7 @@ class PipelineCall:
                     f"the pipeline gives its network '{name}', expected none but {CONDITIONING}; "
                     "evaluations that have it are not shared"
                 )
-        if len(x) % 2:
+        if len(self.branches) > 1 and len(x) % 2:
             raise NotPartitionable(f"a batch of {len(x)} is not of two branches")
         if torch.is_autocast_enabled(x.device.type):
             raise NotPartitionable("the second process knows no autocast; cast the pipeline")
@@ -101,7 +107,19 @@ class PipelineCall:
         halves = mapped(self._conditioning(), lambda tensor: self._half(tensor, place))
         return Branch(self._half(self._joint, place), self._half(timestep, place), halves)
 
-    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
+    @property
+    def pictures(self) -> int:
+        return len(self.x)
+
+    def evaluate(
+        self,
+        branches: Sequence[int],
+        each: Each | None = None,
+        pictures: Pictures | None = None,
+    ) -> dict[int, Tensor]:
+        if pictures is not None:
+            some = {place: self._branch(place).of(pictures) for place in branches}
+            return {place: one.evaluate(self._forward, each) for place, one in some.items()}
         if len(branches) == 1 == len(self.branches) - 1:
             return {branches[0]: self._branch(branches[0]).evaluate(self._forward, each)}
         whole = self._forward(**{**self._arguments, "return_dict": False})[0]
@@ -111,8 +129,12 @@ class PipelineCall:
         (place,) = branches
         return self._branch(place).conditioning
 
-    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def inputs(
+        self, branches: Sequence[int], pictures: Pictures | None = None
+    ) -> tuple[Tensor, Tensor]:
         branch = self._branch(branches[0])
+        if pictures is not None:
+            branch = branch.of(pictures)
         return branch.x, branch.timestep
 
     def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,9 @@ from hybrid_core.diffusers_bridge.call import CONDITIONING, Branch
 from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, ProtocolError
 from hybrid_core.stages.staging import Each
+from hybrid_core.stages.swap import mapped
 from hybrid_core.transport import wire
+from hybrid_core.workers.contract import Pictures
 from hybrid_core.workers.evaluator import latents_and_level
 
 Tensor = torch.Tensor
@@ -55,6 +57,9 @@ class DiffusersModels:
         if not isinstance(data, dict) or not data.keys() <= set(CONDITIONING):
             raise ProtocolError(f"conditioning is {str(data)[:80]}, expected {CONDITIONING}")
         return data
+
+    def context_of(self, context: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
+        return mapped(context, pictures.of)  # type: ignore[no-any-return]
 
     def evaluate(
         self, context: dict[str, Any], inputs: Sequence[Tensor], each: Each | None

@@ -67,6 +67,12 @@ class ReplicaSource:
             },
         }
 
+    def fingerprint(self) -> str:
+        return _digest(portrait(self._network, _weights(self._network)))
+
+    def changed_since(self, before: str) -> str | None:
+        return None if self.fingerprint() == before else "weights or settings of a module"
+
     def needed_bytes(self) -> int:
         """Of the worker's device: the weights, and a share of them for an evaluation."""
         held = sum(t.numel() * t.element_size() for t in self._network.state_dict().values())

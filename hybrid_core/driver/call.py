@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hybrid_core.stages.staging import Each
+from hybrid_core.workers.contract import Pictures
 
 Tensor = torch.Tensor
 
@@ -35,6 +36,11 @@ class Call(Protocol):
         ...
 
     @property
+    def pictures(self) -> int:
+        """How many of the batch could be evaluated apart; 1 where they could not."""
+        ...
+
+    @property
     def alike(self) -> bool:
         """Whether every branch runs through forward passes of the same names and sizes."""
         ...
@@ -48,15 +54,25 @@ class Call(Protocol):
         """Raise NotPartitionable where another process could not evaluate the same."""
         ...
 
-    def evaluate(self, branches: Sequence[int], each: Each | None = None) -> dict[int, Tensor]:
-        """Outputs by branch, evaluated here and in one go; `each` runs the forward passes."""
+    def evaluate(
+        self,
+        branches: Sequence[int],
+        each: Each | None = None,
+        pictures: Pictures | None = None,
+    ) -> dict[int, Tensor]:
+        """Outputs by branch, evaluated here and in one go; `each` runs the forward passes.
+
+        pictures: whose outputs are wanted, the whole batch's where None.
+        """
         ...
 
     def context(self, branches: Sequence[int]) -> Any:
         """Prompts and options of these branches as plain data. Raises NotPartitionable."""
         ...
 
-    def inputs(self, branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def inputs(
+        self, branches: Sequence[int], pictures: Pictures | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What a worker takes for these branches, here and now."""
         ...
 

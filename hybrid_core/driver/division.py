@@ -5,10 +5,11 @@ This process's own share comes first. Plans are made of numbers; nothing is eval
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybrid_core.workers.contract import Part
+from hybrid_core.workers.contract import Part, Pictures
 
 HERE = -1  # this process; workers are numbered from 0
 
@@ -50,6 +51,27 @@ def to_compare(branches: Sequence[int], device: int, turned: bool = False) -> Pl
     """Everything here, a branch at a time, and the first one by `device` too."""
     own, *others = by_branch(branches, HERE, turned)
     return [own, Share(device, own.part, compared=True), *others]
+
+
+def pictures_pay(branches: int, batch: int) -> bool:
+    """Whether the larger share of a division by picture is less than that of one by branch."""
+    return branches * math.ceil(batch / 2) < math.ceil(branches / 2) * batch
+
+
+def by_picture(branches: Sequence[int], device: int, batch: int) -> Plan:
+    """The second half of the batch to `device`, every branch of it; batch: 2 pictures or more."""
+    middle = math.ceil(batch / 2)
+    own, others = Pictures(0, middle, batch), Pictures(middle, batch, batch)
+    return [
+        Share(HERE, Part(tuple(branches), pictures=own)),
+        Share(device, Part(tuple(branches), pictures=others)),
+    ]
+
+
+def to_compare_pictures(branches: Sequence[int], device: int, batch: int) -> Plan:
+    """Everything here, half of the batch at a time, and a branch of the whole by `device` too."""
+    own, others = by_picture(branches, HERE, batch)
+    return [own, Share(device, Part(tuple(branches[:1])), compared=True), others]
 
 
 def in_stages(branch: int, ahead: int | None, device: int, last: int) -> Plan:

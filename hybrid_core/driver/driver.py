@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
 from hybrid_core.course.course import Course
-from hybrid_core.course.steps import PipelinedStep, Step
+from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import HERE, Plan, Share
-from hybrid_core.driver.pipeline import MORE_BRANCHES, Early, Pipeline
+from hybrid_core.driver.division import HERE, Plan
+from hybrid_core.driver.execution import (
+    INSEPARABLE,
+    WORKER,
+    Execution,
+    FrameworksOwn,
+    Inseparable,
+    Outputs,
+    Taking,
+    apart,
+    keep_together,
+)
+from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
 from hybrid_core.errors import NotPartitionable, ProtocolError
-from hybrid_core.machine.settled import settled
-from hybrid_core.stages.staging import Boundaries, Each
+from hybrid_core.stages.staging import Boundaries
 from hybrid_core.telling.report import Report, StepRecord, Watcher
-from hybrid_core.workers.contract import Part
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
-WORKER = 0
-Outputs = dict[int, torch.Tensor]  # by branch
-Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
-
-
-@dataclass(frozen=True)
-class Taking:
-    """Who takes part in one evaluation."""
-
-    lease: Lease | None  # the worker's, when it is ready
-    pipeline: Pipeline | None  # while there is a Parallelism stage
-    apart: bool  # whether this process evaluates its branches one by one when it evaluates them all
-
-
-class FrameworksOwn(Exception):
-    """An error of the framework's evaluation, which it would have raised without this pack."""
-
-    def __init__(self, cause: Exception):
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def evaluated(call: Call, branches: Sequence[int], each: Each | None = None) -> Outputs:
-    """Here. Raises FrameworksOwn where nothing of this pack takes part."""
-    try:
-        return call.evaluate(branches, each)
-    except Exception as error:
-        if each is not None:
-            raise
-        raise FrameworksOwn(error) from error
+Tensor = torch.Tensor
 
 
 class Driver:
@@ -84,13 +63,16 @@ class Driver:
         self._lease: Lease | None = None
         self._rented = self._local = self._broken = False
 
-    def prepare(self, obstacle: str | None = None) -> None:
-        """Start what takes time: the worker and its replica. obstacle: why none can take part."""
+    def prepare(self, batch: int, obstacle: str | None = None) -> None:
+        """Start what takes time: the worker and its replica.
+
+        batch: how many pictures are sampled. obstacle: why no worker can take part.
+        """
         self._watcher.began(self.report)
         if obstacle is not None:
             self._rented = True
             self._stay_local(obstacle)
-        elif not self._one_branch or self._pipeline is not None:
+        elif self._worth_asking(1 if self._one_branch else 2, batch, self._pipeline):
             lease = self._own_lease()
             if lease is not None:
                 lease.prepare()
@@ -128,20 +110,38 @@ class Driver:
     def _shared(self, call: Call) -> Outputs:
         began = time.monotonic()
         step, taking = self._decide(call)
-        step, plan = self._divide(call, step, taking)
-        try:
-            asked = self._ask(call, step, plan, taking)
-            out = self._evaluate_own(call, step, plan[0].part, taking)
-            kept = self._collect(call, step.record, asked, taking, out)
-        except BaseException:
-            if taking.lease is not None:
-                taking.lease.cancel()  # of a step only: a replica that loads serves the next run
-            raise
-        self._learn(call, step, taking, out, kept)
+        if isinstance(step, ForecastStep):
+            out = self._given(call, {}, *step.both())
+        else:
+            step, out = self._made(call, step, taking)
+        if self._lease is not None and step.record.step == self.report.total - 1:
+            self._lease.check_unchanged()
         step.record.seconds = time.monotonic() - began
         self.report.steps.append(step.record)
         self._watcher.stepped(self.report)
         return out
+
+    def guided(self, denoised: Tensor) -> None:
+        """What the framework made of the latest evaluation, with guidance functions and all."""
+        self._course.guided(denoised)
+
+    def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
+        """The step as it was evaluated, and what came out."""
+        step, plan = self._divide(call, step, taking)
+        execution = Execution(call, step, taking, self.report, self._cancelled, self._stay_local)
+        try:
+            out, kept = execution.carried_out(plan)
+        except Inseparable:
+            if self._lease is not None:
+                keep_together(self._lease, call, self.report)
+            out, kept = execution.carried_out(division.alone(call.branches))
+        self._learn(call, step, taking, out, kept)
+        return step, out
+
+    @staticmethod
+    def _worth_asking(branches: int, batch: int, pipeline: Pipeline | None) -> bool:
+        """Whether a worker has something to do in such an evaluation."""
+        return branches > 1 or pipeline is not None or division.pictures_pay(branches, batch)
 
     def _decide(self, call: Call) -> tuple[Step, Taking]:
         """What this evaluation is to be, and who takes part."""
@@ -151,7 +151,8 @@ class Driver:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):
             pipeline = None
-        lease = self._checked_lease(call) if count > 1 or pipeline is not None else None
+        worth = self._worth_asking(count, call.pictures, pipeline)
+        lease = self._checked_lease(call) if worth else None
         answer = None
         if lease is None:
             pipeline = None
@@ -166,14 +167,7 @@ class Driver:
             return step, Taking(None, None, apart=False)
         wait, self._wait_seconds = self._wait_seconds, 0.0
         ready = lease.ready(wait)
-        return step, Taking(lease if ready else None, pipeline, self._apart(lease))
-
-    def _apart(self, lease: Lease) -> bool:
-        """As the worker would evaluate: then a run's numbers are the same, bit for bit, whether the
-        worker took part from the first step, from a later one, or died on the way. A run that has
-        given up before it shared anything is the framework's own.
-        """
-        return not lease.gone or self.report.shared > 0
+        return step, Taking(lease if ready else None, pipeline, apart(lease, self.report))
 
     def _own_lease(self) -> Lease | None:
         if not self._rented:
@@ -208,83 +202,28 @@ class Driver:
             step = step.in_full()
         if not taking.apart:
             return step, division.alone(call.branches)
+        if self._by_picture(call, taking):
+            seen = self._lease is not None and self._lease.compared(call.x.shape, by_picture=True)
+            divided = division.by_picture if seen else division.to_compare_pictures
+            return step, divided(call.branches, device, call.pictures)
+        if len(call.branches) == 1 and pipeline is None:
+            return step, division.alone(call.branches)
         turned = pipeline is not None and pipeline.turned(call)
         if lease is not None and not sure:
             return step, division.to_compare(call.branches, device, turned)
         keep = None if pipeline is None else pipeline.keeps(step)
         return step, division.by_branch(call.branches, device, turned, keep)
 
-    def _ask(self, call: Call, step: Step, plan: Plan, taking: Taking) -> Asked:
-        """Post every share that is another device's: their requests, None where it stays here.
-
-        When nothing can be sent before anything was shared, the plan becomes the framework's own.
-        """
-        asked: Asked = {}
-        for share in plan[1:]:
-            number, ahead = None, step.ahead if share.early else None
-            if taking.lease is not None and share.device == WORKER:
-                branches = share.part.branches
-                inputs = call.inputs_at(ahead.x, ahead.sigma) if ahead else call.inputs(branches)
-                try:
-                    number = taking.lease.ask(call.context(branches), inputs, share.part)
-                except NotPartitionable as error:
-                    self._stay_local(str(error))
-                    taking.lease.gone = True
-                if ahead is None and number is None and not self._apart(taking.lease):
-                    plan[:] = division.alone(call.branches)
-                    return {}
-            if ahead is None:
-                asked[share] = number
-            elif number is not None and taking.pipeline is not None:
-                taking.pipeline.asked(Early(number, share.part, ahead, step.record))
-        return asked
-
-    @staticmethod
-    def _evaluate_own(call: Call, step: Step, part: Part, taking: Taking) -> Outputs:
-        together = 1 < len(part.branches) == len(call.branches)
-        each = None
-        if taking.pipeline is not None and not together:
-            each = taking.pipeline.each(step)
-        since = time.monotonic()
-        out = evaluated(call, part.branches, each)
-        seconds = settled(call.x.device) - since
-        if together:
-            step.record.kind = "local"
-        else:
-            step.record.own_seconds = seconds
-            if len(call.branches) == 1:
-                step.record.kind = "single"
-        return out
-
-    @staticmethod
-    def _collect(
-        call: Call,
-        record: StepRecord,
-        asked: Asked,
-        taking: Taking,
-        out: Outputs,
-    ) -> Boundaries | None:
-        """The other shares, evaluated here where their device failed; features that were kept."""
-        kept, own_seconds, own = None, record.own_seconds or 0.0, next(iter(out.values()))
-        for share, number in asked.items():
-            part, answer = share.part, None
-            if taking.lease is not None and number is not None:
-                answer = taking.lease.collect(number, part, own, own_seconds)
-            if answer is not None:
-                record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
-            if share.compared:
-                if answer is not None and taking.lease is not None:
-                    theirs = answer.outputs[0]
-                    record.compared = taking.lease.compare(own, theirs, call.x.shape)
-            elif answer is None:
-                out |= evaluated(call, part.branches)
-                record.kind = "exact" if record.compared else "local"
-            else:
-                out |= dict(zip(part.branches, answer.outputs, strict=True))
-                kept = answer.boundaries
-                if taking.pipeline is not None:
-                    taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
-        return kept
+    def _by_picture(self, call: Call, taking: Taking) -> bool:
+        """Whether the batch is divided: not before it was seen that this gives the same."""
+        lease, shape = self._lease, call.x.shape
+        pays = division.pictures_pay(len(call.branches), call.pictures)
+        if lease is None or taking.pipeline is not None or not pays:
+            return False
+        if not lease.separable(shape):
+            self.report.note(INSEPARABLE)
+            return False
+        return taking.lease is not None or lease.compared(shape, by_picture=True)
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None
@@ -293,8 +232,7 @@ class Driver:
         if isinstance(step, PipelinedStep):
             (result,) = out.values()
             seen = call.denoised(result)
-            for place, one in zip(call.branches, step.both(seen), strict=False):
-                out[place] = result if one is seen else call.output(one)
+            self._given(call, out, *step.both(seen), (seen, result))
             return
         boundaries = None
         if taking.pipeline is not None:
@@ -302,20 +240,37 @@ class Driver:
         denoised = [call.denoised(out[place]) for place in call.branches]
         shift = step.finish(denoised[0], denoised[1] if len(denoised) > 1 else None, boundaries)
         if shift is not None:
-            for place, one in zip(call.branches, denoised, strict=True):
-                out[place] = call.output(one + shift)
+            pair = [one + shift for one in denoised]
+            self._given(call, out, pair[0], pair[1] if len(pair) > 1 else None)
+
+    @staticmethod
+    def _given(
+        call: Call,
+        out: Outputs,
+        cond: Tensor,
+        uncond: Tensor | None = None,
+        as_it_was: tuple[Tensor, Tensor] | None = None,
+    ) -> Outputs:
+        """`out` with these denoised latents; as_it_was: one of them, and the output it is of."""
+        for place, one in zip(call.branches, (cond, uncond), strict=False):
+            if as_it_was is not None and one is as_it_was[0]:
+                out[place] = as_it_was[1]
+            elif one is not None:
+                out[place] = call.output(one)
+        return out
 
     def finish(self, status: str) -> None:
         """After the run, however it ended: done, interrupted or failed."""
         report, pipeline = self.report, self._pipeline
         report.status = status
         self._course.close()
+        obstacle = self._course.obstacle
         if pipeline is not None:
             pipeline.finish(self._lease)
             report.cut = pipeline.cut_name
-            obstacle = pipeline.obstacle or self._course.obstacle
-            if obstacle and not report.pipelined and not self._local:
-                report.note(f"both branches in full at every step: {obstacle}")
+            obstacle = obstacle or pipeline.obstacle
+        if obstacle and not report.pipelined and not report.forecast:
+            report.note(f"both branches in full at every step: {obstacle}")
         self._watcher.ended(report)
         if report.reasons:
             self._say(report.line())
@@ -323,7 +278,8 @@ class Driver:
     def _stay_local(self, reason: str) -> None:
         self._local = True
         self.report.note(reason)
-        self._say(f"runs as KSampler, on one device: {reason}")
+        how = "on one device" if self._course.shortens else "runs as KSampler, on one device"
+        self._say(f"{how}: {reason}")
 
     def _say(self, text: str) -> None:
         if not self._announced:

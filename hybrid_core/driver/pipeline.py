@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import COND, UNCOND, Branch
 from hybrid_core.course.steps import Ahead, PipelinedStep, Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
@@ -76,7 +75,7 @@ class Pipeline:
         if answer is None:
             return None
         boundaries = self._named(answer.boundaries or {})
-        self._course.keep_boundary(early.ahead.step, boundaries, early.ahead.branch)
+        self._course.keep_boundary(early.ahead.call, boundaries)
         return answer
 
     def _named(self, boundaries: Boundaries) -> Boundaries:
@@ -93,16 +92,10 @@ class Pipeline:
         """Who does which stage; None where the network's forward passes are not known yet."""
         if self._staging is None or self._staging.cut is None:
             return None
-        ahead, other = step.ahead, None
-        if ahead is not None:
-            other = self._place(call, UNCOND if self._mixes else ahead.branch)
-        own = self._place(call, step.branch)
-        return division.in_stages(own, other, device, self._staging.cut.last)
-
-    @staticmethod
-    def _place(call: Call, branch: Branch) -> int:
-        places = call.branches
-        return places[0] if branch == COND else places[1]
+        own, ahead = call.branches[0], None
+        if step.ahead is not None:
+            ahead = call.branches[1 if self._mixes else 0]
+        return division.in_stages(own, ahead, device, self._staging.cut.last)
 
     def asked(self, early: Early) -> None:
         """Stage A is under way; the next evaluation takes it in."""

@@ -82,7 +82,7 @@ class Curve:
         if kinds == ["local"]:
             return ["run again: the second GPU was getting ready"]
         if kinds == ["single"]:
-            return ["only one prompt to compute, nothing to share"]
+            return ["only one prompt to compute, on one GPU"]
         if "local" in kinds and any(map(is_both, kinds)):
             return ["the second GPU joined on the way"]
         return []

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
-LETTERS = {"exact": "E", "pipelined": "p", "local": "L", "single": "s"}
+# exact: a branch each; pipelined: a stage each; shared: some pictures of the batch each; forecast:
+# nobody; local: several branches in this process alone; single: one branch in this process alone
+LETTERS = {
+    "exact": "E", "pipelined": "p", "shared": "d", "forecast": "F", "local": "L", "single": "s",
+}  # fmt: skip
 
 
 @dataclass
@@ -17,16 +21,18 @@ class StepRecord:
 
     step: int | None = None  # on the sampler's schedule
     sigma: float | None = None
-    kind: str = "exact"  # or pipelined, local (both branches here), single (there is one branch)
+    kind: str = "exact"  # a key of LETTERS
     branch: Literal["cond", "uncond"] | None = None  # that a pipelined step evaluates
     discrepancy: float | None = None  # rel-MAE of the branches' predictions
-    guidance_drift: float | None = None
+    own_drift: float | None = None  # of the cond prediction, like the next two in a step
+    guidance_drift: float | None = None  # of the branches' difference
     feature_drift: float | None = None
     drift: float | None = None  # what the policy compared with its tolerance
     seconds: float = 0.0
     own_seconds: float | None = None  # this process's branch or stage
     worker_seconds: float | None = None  # the worker's
     waited_seconds: float | None = None  # for the worker
+    share: float = 0.5  # of a shared step's pictures, this process's
     compared: bool = False  # both devices evaluated one branch, and it came out equal
 
     @property
@@ -68,18 +74,28 @@ class Report:
         return len(self.of("pipelined"))
 
     @property
+    def divided(self) -> int:
+        """Evaluations shared with the worker, some pictures of the batch each."""
+        return len(self.of("shared"))
+
+    @property
+    def forecast(self) -> int:
+        """Evaluations foreseen: nobody made them."""
+        return len(self.of("forecast"))
+
+    @property
     def local(self) -> int:
         """Evaluations of two branches by the parent alone."""
         return len(self.of("local"))
 
     @property
     def single(self) -> int:
-        """Evaluations in full that had one branch only."""
+        """Evaluations in full, by the parent alone, that had one branch only."""
         return len(self.of("single"))
 
     @property
     def shared(self) -> int:
-        return self.partitioned + self.pipelined
+        return self.partitioned + self.pipelined + self.divided
 
     def note(self, reason: str) -> None:
         """Say once why something is not as the artist may expect."""
@@ -88,18 +104,21 @@ class Report:
 
     @property
     def tau(self) -> tuple[int, int] | None:
-        """First and one past the last pipelined step: where the Parallelism stage was."""
-        found = [s.step for s in self.of("pipelined") if s.step is not None]
+        """First and one past the last step that is not in full: where the Parallelism stage was."""
+        shortened = (s for s in self.steps if s.kind in ("pipelined", "forecast"))
+        found = [s.step for s in shortened if s.step is not None]
         return (found[0], found[-1] + 1) if found else None
 
     @property
     def ideal(self) -> float:
         """How many times as fast as one device by counting forwards, links and joins left out."""
-        serial = 2 * (self.partitioned + self.local) + self.single
+        serial = 2 * (self.partitioned + self.local) + self.single + self.divided
         taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
         taken += sum(step.kind == "exact" and step.compared for step in self.steps)
+        for step in self.of("shared"):
+            taken += 1.0 if step.compared else max(step.share, 1.0 - step.share)
         both = 2 if self.partitioned or self.local else 1
-        return (serial + both * self.pipelined) / taken if taken else 1.0
+        return (serial + both * (self.pipelined + self.forecast)) / taken if taken else 1.0
 
     @property
     def ratio(self) -> float | None:
@@ -108,23 +127,24 @@ class Report:
         Of the model's evaluations, not of the whole prompt. None while that is not known.
         """
         branches = [s.own_seconds for s in self.of("exact") if s.own_seconds]
-        alone = [s.seconds for s in self.of("single")]
+        parts = [s.own_seconds / s.share for s in self.of("shared") if s.own_seconds]
+        alone = parts or [s.seconds for s in self.of("local") or self.of("single")]
         if branches:
             serial = 2 * sum(branches) / len(branches)
         elif alone:
             serial = sum(alone) / len(alone)
         else:
             return None
-        one_device = sum(
-            serial if step.kind in ("exact", "pipelined") else step.seconds for step in self.steps
-        )
+        whole = sum(parts) / len(parts) if parts else 0.0
+        serials = {"exact": serial, "pipelined": serial, "forecast": serial, "shared": whole}
+        one_device = sum(serials.get(step.kind, step.seconds) for step in self.steps)
         taken = sum(step.seconds for step in self.steps)
         return one_device / taken if taken > 0 else None
 
     @property
     def milliseconds(self) -> dict[str, float | None]:
         """Means over the steps of a kind."""
-        exact, pipelined = self.of("exact"), self.of("pipelined")
+        exact, pipelined, divided = self.of("exact"), self.of("pipelined"), self.of("shared")
         return {
             "exact_own": mean(step.own_seconds for step in exact),
             "exact_wait": mean(step.waited_seconds for step in exact),
@@ -132,19 +152,32 @@ class Report:
             "pipelined_own": mean(step.own_seconds for step in pipelined),
             "pipelined_wait": mean(step.waited_seconds for step in pipelined),
             "worker_stage": mean(step.worker_seconds for step in pipelined),
-            "compared": mean(step.own_seconds for step in exact if step.compared),
+            "divided_own": mean(step.own_seconds for step in divided),
+            "divided_wait": mean(step.waited_seconds for step in divided),
+            "divided_added": mean(step.added_seconds for step in divided),
+            "compared": mean(step.own_seconds for step in [*exact, *divided] if step.compared),
             "alone": mean(step.seconds for step in self.of("local")),
             "one_branch": mean(step.seconds for step in self.of("single")),
         }
 
     def line(self) -> str:
         """The run in one line of words."""
-        total = self.shared + self.local + (0 if self.partitioned else self.single)
-        words = [f"{self.shared} of {total} steps shared with the second process"]
+        aside = self.divided if self.partitioned else 0  # PAG and its kin ask for one branch more
+        shared = self.shared - aside
+        total = shared + self.local + (0 if self.partitioned else self.single)
+        words = []
+        if shared or not self.forecast:
+            words.append(f"{shared} of {total} steps shared with the second process")
+        if self.pipelined:
+            words.append(f"{self.pipelined} of them pipelined")
+        if self.forecast:
+            words.append(f"{total} steps evaluated and {self.forecast} foreseen")
         if self.tau is not None:
             first, last = self.tau
-            words.append(f"{self.pipelined} of them pipelined, between step {first + 1} and {last}")
+            words.append(f"between step {first + 1} and {last}")
             words.append(f"ideal {self.ideal:.2f}x")
+        if self.divided:
+            words.append(f"{self.divided} with the batch's pictures divided")
         if self.single:
             words.append(f"{self.single} with one branch")
         if self.steps:
@@ -154,7 +187,8 @@ class Report:
                 words.append(f"discrepancy {seen[0]:.3f} at first, {min(seen):.3f} at least")
         taken = (
             ("exact", self.of("exact")), ("pipelined", self.of("pipelined")),
-            ("alone", self.of("local")), ("one branch", self.of("single")),
+            ("divided", self.of("shared")), ("alone", self.of("local")),
+            ("one branch", self.of("single")),
         )  # fmt: skip
         for name, steps in taken:
             if steps:
@@ -178,6 +212,8 @@ class Report:
             "tau2": self.tau[1] if self.tau else None,
             "partitioned": self.partitioned,
             "pipelined": self.pipelined,
+            "divided": self.divided,
+            "forecast": self.forecast,
             "local": self.local,
             "single": self.single,
             "cut": self.cut,
@@ -216,7 +252,7 @@ def _short(value: float | None) -> float | None:
 
 
 def kinds(steps: Sequence[StepRecord]) -> str:
-    """One letter a step: E exact, p pipelined, L local, s single."""
+    """One letter a step, of LETTERS."""
     return "".join(LETTERS[step.kind] for step in steps)
 
 

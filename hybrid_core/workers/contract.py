@@ -30,12 +30,30 @@ STATE_IS_KNOWN = (WorkerFailed, ReplicaMismatch, ArenaTooSmall, NoRoom, NotParti
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Some pictures of a batch, one after the other."""
+
+    first: int
+    end: int  # one past the last
+    batch: int  # how many the batch has
+
+    @property
+    def count(self) -> int:
+        return self.end - self.first
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Their share of (B, ...)."""
+        return tensor[self.first : self.end]
+
+
+@dataclass(frozen=True)
 class Part:
     """What one device does of an evaluation; a step's plan gives each device one."""
 
     branches: tuple[int, ...]  # places in the guider's list of prompts
     upto: int | None = None  # the last unit of stage A, which ends there; None: the whole network
     keep: int | None = None  # a unit whose output is wanted beside the results
+    pictures: Pictures | None = None  # None: the whole batch
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from hybrid_core.errors import NotSplittable, ProtocolError
 from hybrid_core.stages.staging import Boundaries, Each, Forward
 from hybrid_core.stages.swap import Splitter
-from hybrid_core.workers.contract import Part
+from hybrid_core.workers.contract import Part, Pictures
 
 Tensor = torch.Tensor
 CONTEXTS_KEPT = 4  # by both processes, oldest out first
@@ -40,6 +40,10 @@ class Models(Protocol):
 
     def context(self, data: Any) -> Any:
         """What `evaluate` takes, from data on this device. Raises ProtocolError."""
+        ...
+
+    def context_of(self, context: Any, pictures: Pictures) -> Any:
+        """What `evaluate` takes for these pictures of the batch that `context` is of."""
         ...
 
     def evaluate(self, context: Any, inputs: Sequence[Tensor], each: Each | None) -> list[Tensor]:
@@ -91,6 +95,11 @@ class Evaluator:
             raise ProtocolError(f"an evaluation asks for context {number}, which is not held")
         context = self._contexts[number]
         inputs = [tensor.to(self.models.device) for tensor in inputs]
+        if part.pictures is not None:
+            came = len(latents_and_level(inputs)[0])
+            if came != part.pictures.count:
+                raise ProtocolError(f"{came} pictures came, expected {part.pictures}")
+            context = self.models.context_of(context, part.pictures)
         taken: Boundaries = {}
         if part.upto is not None:
             stop = self._stopping(part.upto, taken)

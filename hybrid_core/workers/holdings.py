@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,7 +36,10 @@ class Holdings:
     load_seconds: float | None = None
     loads: int = 0  # replicas loaded or patched anew
     refused: dict[str, str] = field(default_factory=dict)  # models that came out different
-    compared: set[Hashable] = field(default_factory=set)  # what was seen to be evaluated alike
+    # what was seen to be evaluated alike, and models that were not: the fingerprint then
+    compared: dict[Hashable, Any] = field(default_factory=dict)
+    different: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    inseparable: set[Hashable] = field(default_factory=set)  # whose pictures depend on each other
 
     @property
     def up_to_date(self) -> bool:
@@ -62,4 +65,4 @@ class Holdings:
         if not self.up_to_date:
             self.epoch = self.worker.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
-            self.contexts, self.compared = OrderedDict(), set()
+            self.contexts, self.compared = OrderedDict(), {}

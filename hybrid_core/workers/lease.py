@@ -30,6 +30,10 @@ log = logging.getLogger("hybrid_ksampler")
 
 PUBLISHED = Tuning()
 POLL_SECONDS = 0.02
+CHANGED = (
+    "another node changed the network while it sampled, which the second process cannot follow: "
+    "this image may differ from KSampler's; use mode off with that node"
+)
 ROUNDING = {False: 1e-4, True: 1e-2}  # of a network in half precision: other cards round otherwise
 Tensor = torch.Tensor
 
@@ -41,6 +45,14 @@ class Source(Protocol):
     key: str
     name: str
     half: bool  # whether the network computes in less than 32 bits
+
+    def fingerprint(self) -> Any:
+        """Equal while the network computes the same. Asked once a run."""
+        ...
+
+    def changed_since(self, fingerprint: Any) -> str | None:
+        """What has changed in the network, in words; None when nothing has."""
+        ...
 
     def payload(self, with_base: bool) -> dict[str, Any]: ...
     def verify(self, theirs: Any) -> None: ...
@@ -67,6 +79,7 @@ class Lease:
         self._plane = tuning.data_plane
         self.gone = False  # whether the rest of the run is this process's alone
         self._epoch: int | None = None  # of the worker that this run began with
+        self._fingerprint: Any = None  # of this process's network, when this run began to share
 
     def obstacle_to(self, boundary_bytes: int) -> str | None:
         """Why one exchange with the worker cannot hold features, None when it can."""
@@ -86,12 +99,33 @@ class Lease:
         deadline = time.monotonic() + wait_seconds
         while not self.gone:
             if self._move_on(may_verify=True):
-                return True
+                return self._is_as_it_was()
             if time.monotonic() >= deadline:
                 return False
             self._tick()
             time.sleep(POLL_SECONDS)
         return False
+
+    def _is_as_it_was(self) -> bool:
+        """Whether the network is not one that was seen to predict otherwise.
+
+        Its fingerprint is taken at the run's first shared evaluation: whatever wraps the run has
+        done its work by then.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self._source.fingerprint()
+            then, reason = self.holdings.different.get(self._source.key, (None, ""))
+            if then is not None and then == self._fingerprint:
+                self.give_up(ReplicaMismatch(reason))
+        return not self.gone
+
+    def check_unchanged(self) -> None:
+        """At a run's last evaluation: say it if somebody has changed the network on the way."""
+        if self._fingerprint is not None and not self.gone:
+            changed = self._source.changed_since(self._fingerprint)
+            if changed is not None:
+                self._report.note(f"{CHANGED} ({changed})")
+                self.holdings.compared.clear()
 
     def _move_on(self, may_verify: bool) -> bool:
         try:
@@ -225,14 +259,16 @@ class Lease:
     def collect(self, number: int, part: Part, like: Tensor, own_seconds: float) -> Answer | None:
         """What came of a request: outputs like `like`, on its device. None when it failed.
 
-        own_seconds: what the parent's own part took.
+        like: of the whole batch. own_seconds: what the parent's own part took.
         """
         since, before = time.monotonic(), self.worker.bytes_received
         seconds = self._step_seconds + self.worker.settings.step_factor * own_seconds
         try:
             with self.worker.lock:
                 answer = self.worker.collect(number, part, seconds, self._tick, like.device)
-            check_outputs(answer.outputs, like, 0 if part.upto is not None else len(part.branches))
+            expected = like if part.pictures is None else part.pictures.of(like)
+            count = 0 if part.upto is not None else len(part.branches)
+            check_outputs(answer.outputs, expected, count)
             if (part.upto is not None or part.keep is not None) and not answer.boundaries:
                 raise ProtocolError("the worker left out the features that it was asked for")
         except WorkerError as error:
@@ -241,24 +277,51 @@ class Lease:
         self._report.bytes_received += self.worker.bytes_received - before
         return replace(answer, waited=time.monotonic() - since)
 
-    def compared(self, shape: Sequence[int]) -> bool:
-        """Whether a prediction of this model on latents of `shape` was seen to be equal."""
-        return (self._source.key, *shape) in self.holdings.compared
+    def compared(self, shape: Sequence[int], by_picture: bool = False) -> bool:
+        """Whether a prediction of this model on latents of `shape` was seen to be equal.
+
+        by_picture: one that was put together from parts of the batch.
+        """
+        then = self.holdings.compared.get((self._source.key, by_picture, *shape))
+        return then is not None and then == self._fingerprint
+
+    def compare_pictures(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
+        """Whether a batch in parts, from here, equals the whole from there, up to rounding.
+
+        Waits for the device.
+        """
+        if self._difference(ours, theirs) > ROUNDING[self._source.half]:
+            return False
+        self.holdings.compared[(self._source.key, True, *shape)] = self._fingerprint
+        return True
+
+    def separable(self, shape: Sequence[int]) -> bool:
+        """Whether the pictures of a batch are not known to depend on each other."""
+        return (self._source.key, *shape) not in self.holdings.inseparable
+
+    def keep_together(self, shape: Sequence[int]) -> None:
+        """Batches of `shape` are not divided any more."""
+        self.holdings.inseparable.add((self._source.key, *shape))
+
+    @staticmethod
+    def _difference(ours: Tensor, theirs: Tensor) -> float:
+        ours, theirs = ours.float(), theirs.float()
+        return float((theirs - ours).norm() / ours.norm().clamp_min(1e-12))
 
     def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether two evaluations of the same, here and there, are equal up to rounding.
 
         A difference ends the sharing of this model. Waits for the device.
         """
-        error = float((theirs.float() - ours.float()).norm() / ours.float().norm().clamp_min(1e-12))
+        error = self._difference(ours, theirs)
         if error <= ROUNDING[self._source.half]:
-            self.holdings.compared.add((self._source.key, *shape))
+            self.holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
             return True
         reason = (
             f"the worker's model gives another prediction than this process's (relative difference "
             f"{error:.2g}): another node has changed the network in a way that cannot be seen"
         )
-        self.holdings.refused[self._source.key] = reason
+        self.holdings.different[self._source.key] = self._fingerprint, reason
         self.give_up(ReplicaMismatch(reason))
         return False
 

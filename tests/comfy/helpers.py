@@ -20,7 +20,9 @@ from nodes import common_ksampler
 
 POSITIVE = "large red circle, left, sky, plain"
 NEGATIVE = "blue, bottom"
-FREE = {"tolerance": 1e9, "largest_gap": 2}  # a fixed schedule of mode adaptive
+# fixed schedules of mode adaptive
+FREE = {"tolerance": 1e9, "largest_gap": 2, "kinds": frozenset(("pipelined",))}
+FORESEEN = {"tolerance": 1e9, "largest_gap": 2, "kinds": frozenset(("forecast",))}
 
 
 def quiet(text: str) -> None:

@@ -13,8 +13,9 @@ from comfy.samplers import CFGGuider, KSampler, sampler_object
 from helpers import FREE, Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
-from hybrid_core.course.course import SEVERAL_CALLS, UNFORESEEN
-from hybrid_core.course.policy import COND, Adaptive, Paper, PaperParameters, Seen
+from hybrid_core.course.course import NOISY, SEVERAL_CALLS
+from hybrid_core.course.paper import Paper, PaperParameters
+from hybrid_core.course.policy import Seen
 from hybrid_core.driver.pipeline import ONE_EACH, Pipeline
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.telling.report import kinds
@@ -23,10 +24,13 @@ from hybrid_core.transport.arenas.host_arena import HostArena
 KINDS = list(demo_models.KINDS)
 CLOSE = 0.2  # relative, of latents that a fixed schedule is to leave alike
 EQUAL = 1e-4
-UNSAFE = {
-    "heun": SEVERAL_CALLS, "dpm_2": SEVERAL_CALLS, "dpmpp_sde": SEVERAL_CALLS,
-    "euler_ancestral": UNFORESEEN, "dpmpp_2m_sde": UNFORESEEN, "lcm": UNFORESEEN,
-}  # fmt: skip
+PAPER = {"window": 9, "slope": 1e9, "length": 30}
+UNSAFE = [
+    *(("paper", PAPER, sampler, SEVERAL_CALLS) for sampler in ("heun", "dpm_2")),
+    *(("paper", PAPER, sampler, NOISY) for sampler in ("dpmpp_sde", "euler_ancestral")),
+    *(("adaptive", FREE, sampler, NOISY) for sampler in ("dpmpp_sde", "dpmpp_2m_sde", "lcm")),
+    ("adaptive", FREE, "dpm_adaptive", "evaluates the model more than"),
+]
 
 
 def pipelined(demo, session, kind, mode="adaptive", tuning=None, **settings):
@@ -50,8 +54,8 @@ def test_adaptive_pipelines_samplers_that_call_once_a_step(demo, session, kind, 
     seen, expected, report = pipelined(
         demo, session, kind, sampler=sampler, scheduler="simple", latent=empty_latent(batch)
     )
-    assert kinds(report.steps).startswith(("EEEp", "EEEEp"))
-    assert report.pipelined >= 4 and report.partitioned + report.pipelined == 12
+    assert kinds(report.steps).startswith(("EEEEp", "EEEEEp"))
+    assert report.pipelined >= 3 and report.partitioned + report.pipelined == 12
     assert relative(seen, expected) < CLOSE
     assert not torch.equal(seen, expected)
 
@@ -71,18 +75,15 @@ def test_a_lower_tolerance_is_closer(demo, session, kind):
             demo, session, kind, tuning={"tolerance": tolerance}, steps=30
         )
         errors.append(relative(seen, expected))
-        counts.append(report.pipelined)
+        counts.append(report.forecast + report.pipelined)
     assert counts == sorted(counts) and counts[0] < counts[-1]
     assert errors[0] <= errors[1] <= errors[-1]
 
 
-@pytest.mark.parametrize(
-    ("mode", "tuning"), [("adaptive", FREE), ("paper", {"window": 9, "slope": 1e9, "length": 30})]
-)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sampler", UNSAFE)
+@pytest.mark.parametrize(("mode", "tuning", "sampler", "why"), UNSAFE)
 def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
-    demo, session, kind, sampler, mode, tuning
+    demo, session, kind, mode, tuning, sampler, why
 ):
     bring_up(session, demo[kind])
     watched = Watched(demo[kind], session, mode, **tuning)
@@ -90,41 +91,21 @@ def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
     (report,) = watched.reports
     assert report.pipelined == 0 and report.local == 0
     (said,) = watched.announced
-    assert UNSAFE[sampler] in said
+    assert why in said
     assert relative(seen, sample(demo[kind], kind, sampler=sampler, steps=12, cfg=2.0)) < EQUAL
 
 
-def evaluated(report):
-    return [step.branch for step in report.steps if step.kind == "pipelined"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_of_the_uncond_branch_bring_the_image_closer(demo, session, kind, monkeypatch):
-    far, settings = {"tolerance": 0.03}, {"steps": 50, "cfg": 5.0}
-    seen, expected, report = pipelined(demo, session, kind, tuning=far, **settings)
-    assert set(evaluated(report)) == {"cond", "uncond"}
-    monkeypatch.setattr(Adaptive, "choose", cond_only(Adaptive.choose))
-    left, _, other = pipelined(demo, session, kind, tuning=far, **settings)
-    assert set(evaluated(other)) == {"cond"}
-    assert report.pipelined >= 0.9 * other.pipelined
-    assert relative(seen, expected) < relative(left, expected)
-
-
-def cond_only(choose):
-    return lambda self, step, known, branch=None: choose(self, step, known, COND)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_prompts_of_different_lengths_are_pipelined_by_either(demo, session, kind, monkeypatch):
+def test_prompts_of_different_lengths_are_pipelined(demo, session, kind, monkeypatch):
     ((vectors, extra),) = demo_models.conditioning(kind, "blue, bottom")
     negative = [[torch.cat([vectors, vectors[:, :3]], 1), extra]]
     stage_b, calls = Splitter.stage_b, []
     monkeypatch.setattr(
         Splitter, "stage_b", lambda self, *args: (calls.append(1), stage_b(self, *args))[1]
     )
-    far = {"tolerance": 1e9, "largest_gap": 12}
+    far = {**FREE, "largest_gap": 12}
     seen, expected, report = pipelined(demo, session, kind, tuning=far, steps=30, negative=negative)
-    assert set(evaluated(report)) == {"cond", "uncond"}
+    assert report.pipelined >= 12
     assert report.pipelined <= len(calls) <= report.pipelined + 1, "and one check of the cut"
     assert relative(seen, expected) < CLOSE
 
@@ -143,7 +124,7 @@ def test_one_branch_is_pipelined_by_mode_adaptive(demo, session, kind, sampler):
     seen, expected, report = pipelined(
         demo, session, kind, sampler=sampler, scheduler="simple", cfg=1.0
     )
-    assert report.pipelined >= 5 and report.partitioned == 0
+    assert report.pipelined >= 4 and report.partitioned == 0
     assert report.pipelined + report.single == 12
     assert report.ideal == pytest.approx(12 / (12 - report.pipelined / 2))
     assert 0 < relative(seen, expected) < CLOSE
@@ -301,7 +282,7 @@ def test_paper_is_the_published_scheme(demo, session, kind):
     policy = Paper(PaperParameters(10, 1e9, 13, 15).scaled(steps), steps)
     for step, value in enumerate(curve[:8]):
         if value is not None:
-            policy.saw_exact(step, Seen(value))
+            policy.saw(step, Seen(value))
     assert report.tau is not None
     assert report.tau[1] == policy.tau2 == policy.tau1 + 5
     assert kinds(report.steps)[report.tau[0] : report.tau[1]].strip("p") == ""
@@ -431,7 +412,7 @@ def test_report_says_what_each_step_was(demo, session):
     exact = [step for step in data["steps"] if step["kind"] == "exact"]
     assert all(step["discrepancy"] > 0 for step in exact)
     course = kinds(report.steps)
-    assert course.startswith(("EEEpEpp", "EEEEpEpp")), "one more in full where the cut moved"
+    assert course.startswith(("EEEEpEpp", "EEEEEpEpp")), "one more in full where the cut moved"
     count, first, last = course.count("p"), course.index("p"), course.rindex("p") + 1
     assert [step["kind"] for step in data["steps"]].count("pipelined") == data["pipelined"] == count
     assert (data["tau1"], data["tau2"]) == (first, last) and count >= 4

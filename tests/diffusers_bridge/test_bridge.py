@@ -54,6 +54,15 @@ def test_several_images_in_a_call_are_pipelined(case, pool):
     assert EQUAL < relative(seen, plain) < CLOSE
 
 
+@pytest.mark.parametrize(("mode", "batch"), [("exact", 2), ("adaptive", 3)])
+def test_several_images_without_guidance_are_divided(case, pool, mode, batch):
+    pipe, arguments = TINY[case[0]](batch=batch)
+    call, plain = short((pipe, {**arguments, "guidance_scale": 1.0}), 6)
+    seen, report = shared(call, mode, pool)
+    assert kinds(report.steps) == "d" * 6 and report.reasons == []
+    assert relative(seen, plain) < EQUAL
+
+
 def test_half_precision_is_pipelined_and_stays_close(pool):
     pipe, arguments = sd3()
     halves = {k: v.bfloat16() if torch.is_tensor(v) else v for k, v in arguments.items()}
@@ -170,12 +179,12 @@ def test_mode_off_and_an_unknown_mode():
         pass
 
 
-def test_a_call_without_guidance_is_not_shared(case, pool):
+def test_one_image_without_guidance_is_not_shared(case, pool):
     pipe, arguments = case[1]
     call, plain = short((pipe, {**arguments, "guidance_scale": 1.0}), 4)
     seen, report = shared(call, "adaptive", pool)
     assert report.single == 4 and report.partitioned == 0
-    assert "without guidance" in report.line()
+    assert "without guidance and of one picture" in report.line()
     assert torch.equal(seen, plain)
 
 

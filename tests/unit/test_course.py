@@ -1,268 +1,297 @@
-"""The course of a run on a sampler and a model that are known by formula."""
+"""The course of a run on samplers and a model that are known by formula."""
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
+from samplers import adams_bashforth, ancestral, euler, euler_cfg_pp, heun
 
 from hybrid_core.config import Tuning
-from hybrid_core.course.course import MULTISTEP, SEVERAL_CALLS, UNFORESEEN, Course
-from hybrid_core.course.policy import (
-    COND,
-    Adaptive,
-    Exact,
-    Paper,
-    PaperParameters,
-    policy_for,
-    step_lengths,
-)
-from hybrid_core.course.steps import PipelinedStep
+from hybrid_core.course import made_good
+from hybrid_core.course.course import LOST, MOVED, NOISY, SEVERAL_CALLS, Course
+from hybrid_core.course.matrix import trace
+from hybrid_core.course.paper import Paper, PaperParameters
+from hybrid_core.course.policy import Exact
+from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
+from hybrid_core.errors import NotLinear
 from hybrid_core.telling.report import LETTERS, Report, StepRecord, kinds
 
 STEPS = 20
 SIGMAS = [1 - i / STEPS for i in range(STEPS + 1)]
 SHAPE = (2, 4, 8, 8)
+CFG = 5.0
+BENT = 7
 
 
 class Branches:
-    """Two velocity fields whose difference is a line in sigma; boundaries are the latent."""
+    """Two velocity fields that are lines in sigma until call BENT; boundaries are the latent."""
 
-    def __init__(self, seed=0, bend=0.0):
-        generator = torch.Generator().manual_seed(seed)
+    def __init__(self, bend=0.0):
+        generator = torch.Generator().manual_seed(0)
         self.bend = bend
-        self.base, self.apart, self.tilt = (torch.randn(SHAPE, generator=generator) for _ in "123")
-
-    def cond(self, x, sigma):
-        return x - sigma * (self.base + 0.1 * x)
-
-    def uncond(self, x, sigma):
-        return self.cond(x, sigma) + sigma * 0.1 * (
-            self.apart + sigma * self.tilt + self.bend * sigma**2
+        self.base, self.tilt, self.apart, self.turn = (
+            torch.randn(SHAPE, generator=generator) for _ in "1234"
         )
 
+    def cond(self, x, sigma):
+        bent = self.bend * max(0.0, SIGMAS[BENT] - sigma)
+        return x - sigma * (self.base + 0.3 * sigma * self.tilt + bent * self.turn)
 
-class Followed:
-    """A course, and the records of its steps."""
+    def uncond(self, x, sigma):
+        bent = self.bend * max(0.0, SIGMAS[BENT] - sigma)
+        away = self.apart + sigma * self.turn + bent * self.tilt
+        return self.cond(x, sigma) + sigma * 0.1 * away
 
-    def __init__(self, course):
-        self.course, self.records = course, []
 
-    def begin(self, x, sigma, prompts=()):
-        step = self.course.begin(x, sigma, prompts)
-        self.records.append(step.record)
-        return step
+class Run:
+    """One run, driven as the driver does it, without processes."""
+
+    def __init__(self, course, sampler=euler, cfg=CFG, bend=0.0, sigmas=SIGMAS, **meddling):
+        """meddling: moved (call -> added to its latent), prompts (call -> prompts), joined."""
+        self.course, self.cfg, self.branches = course, cfg, Branches(bend=bend)
+        self.moved = meddling.get("moved", lambda call: 0.0)
+        self.prompts = meddling.get("prompts", lambda call: ())
+        self.joined = meddling.get("joined")
+        self.steps, self.asked, self.latents = [], [], []
+        x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+        self.final = sampler(sigmas)(self.predict, x)
+        course.close()
+
+    def predict(self, x, sigma):
+        call, level = len(self.steps), float(sigma[0])
+        x = x + self.moved(call)
+        self.latents.append(x)
+        step = self.course.begin(x, sigma, self.prompts(call))
+        self.steps.append(step)
+        cond, uncond = self.branches.cond(x, level), self.branches.uncond(x, level)
+        if self.cfg == 1:
+            uncond = None
+        if isinstance(step, ForecastStep):
+            cond, uncond = step.both()
+        elif isinstance(step, PipelinedStep):
+            if step.ahead is not None:
+                self.asked.append(step.ahead)
+                self.course.keep_boundary(step.ahead.call, {"a": step.ahead.x})
+            cond, uncond = step.both(cond)
+        else:
+            shift = step.finish(cond, uncond, {"a": x} if step.capture else None)
+            if shift is not None:
+                cond, uncond = cond + shift, None if uncond is None else uncond + shift
+        denoised = cond if uncond is None else uncond + self.cfg * (cond - uncond)
+        if self.joined is not None:
+            denoised = self.joined(denoised)
+            self.course.guided(denoised)
+        return denoised, uncond
 
     @property
     def kinds(self):
-        return kinds(self.records)
+        return kinds([step.record for step in self.steps])
 
 
-def run(followed, noise=0.0, calls=1, cfg=5.0, guided=True, bend=0.0, order=1):
-    """Euler's steps, or Adams-Bashforth's of order 2.
-
-    The latent at the end and the latents that stage A was asked for.
-    """
-    branches, x, asked, slope = Branches(bend=bend), torch.randn(SHAPE), [], None
-    course = followed.course
-    for index in range(STEPS):
-        sigma = torch.full((SHAPE[0],), SIGMAS[index])
-        for _ in range(calls):
-            step = followed.begin(x, sigma)
-            cond, uncond = branches.cond(x, SIGMAS[index]), branches.uncond(x, SIGMAS[index])
-            if isinstance(step, PipelinedStep):
-                assert step.boundary is not None
-                ahead = step.ahead
-                if ahead is not None:
-                    asked.append((ahead.step, ahead.x))
-                    course.keep_boundary(ahead.step, {"a": ahead.x}, ahead.branch)
-                cond, uncond = step.both(cond if step.branch == COND else uncond)
-                if not guided:
-                    uncond = None
-            else:
-                uncond = uncond if guided else None
-                shift = step.finish(cond, uncond, {"a": x} if step.capture else None)
-                if shift is not None:
-                    cond, uncond = cond + shift, uncond + shift
-        denoised = cond if uncond is None else uncond + cfg * (cond - uncond)
-        before = x
-        new = (x - denoised) / SIGMAS[index]
-        used = new if order == 1 or slope is None else 1.5 * new - 0.5 * slope
-        x, slope = x + used * (SIGMAS[index + 1] - SIGMAS[index]), new
-        x = x + noise * torch.randn(SHAPE) * (x - before).abs().mean()
-    return x, asked
+def course(sampler=euler, mode="adaptive", sigmas=SIGMAS, cfg=CFG, mask=None, **tuning):
+    settings = Tuning(**{"tolerance": 0.05, "kinds": frozenset(("forecast",)), **tuning})
+    run = sampler(sigmas)
+    return Course.of(mode, settings, sigmas, True, lambda: trace(run, sigmas[0], 100), mask, cfg)
 
 
-class CondOnly(Adaptive):
-    """Pipelined steps evaluate the cond branch."""
-
-    def choose(self, step, known, branch=None):
-        return super().choose(step, known, COND)
+def exact(sampler=euler, **more):
+    return Run(Course(Exact(), SIGMAS), sampler, **more).final
 
 
-def followed(policy, **more):
-    return Followed(Course(policy, SIGMAS, **more))
+def error(run, truth):
+    return float((run.final - truth).norm() / truth.norm())
 
 
-def adaptive(tolerance=0.05, **more):
-    return followed(Adaptive(tolerance, step_lengths(SIGMAS, True), 5.0), **more)
+@pytest.mark.parametrize("sampler", [euler, euler_cfg_pp, adams_bashforth])
+def test_predictions_that_are_lines_are_foreseen_without_error(sampler):
+    run = Run(course(sampler), sampler)
+    assert run.kinds.count("F") >= 8 and run.course.obstacle is None
+    assert error(run, exact(sampler)) < 1e-4
 
 
-def test_a_difference_that_is_a_line_is_continued_without_error():
-    torch.manual_seed(1)
-    exact, _ = run(followed(policy_for("exact", Tuning(), SIGMAS, True, 5.0)))
-    torch.manual_seed(1)
-    course = followed(CondOnly(0.05, step_lengths(SIGMAS, True), 5.0))
-    seen, _ = run(course)
-    assert course.kinds.count("p") >= 8
-    assert torch.allclose(seen, exact, atol=1e-4)
+def test_a_sampler_of_two_calls_a_step_is_foreseen():
+    run = Run(course(heun, tolerance=0.02), heun)
+    assert len(run.kinds) == 2 * STEPS - 1 and run.kinds.count("F") >= 8
+    assert error(run, exact(heun)) < 0.02
 
 
-def errors(bend, order):
-    """Relative errors of the latent at the end, with and without the making good."""
-    found = []
-    for cfg in (5.0, None):
-        torch.manual_seed(1)
-        policy = policy_for("exact", Tuning(), SIGMAS, True, 5.0)
-        exact, _ = run(followed(policy), bend=bend, order=order)
-        torch.manual_seed(1)
-        course = followed(CondOnly(1e9, step_lengths(SIGMAS, True), 5.0, 4), cfg=cfg)
-        seen, _ = run(course, bend=bend, order=order)
-        assert course.kinds == "EEEpEppEppppEppppEpp"
-        found.append(float((seen - exact).norm() / exact.norm()))
-    return found
+@pytest.mark.parametrize("sampler", [euler, euler_cfg_pp, adams_bashforth])
+def test_the_exact_call_after_a_gap_makes_good_what_the_gap_missed(sampler, monkeypatch):
+    truth = Run(Course(Exact(), SIGMAS), sampler, bend=0.5).latents
+    mended = Run(course(sampler, tolerance=1e9, largest_gap=3), sampler, bend=0.5)
+    monkeypatch.setattr(made_good.MadeGood, "shift", lambda self, call: None)
+    left = Run(course(sampler, tolerance=1e9, largest_gap=3), sampler, bend=0.5)
+    assert mended.kinds == left.kinds and mended.kinds[BENT : BENT + 5] == "EFFFE"
+    after = BENT + 5
+    errors = [float((run.latents[after] - truth[after]).norm()) for run in (mended, left)]
+    assert errors[0] < 0.3 * errors[1]
 
 
-def test_an_exact_step_makes_good_what_the_gap_before_it_missed():
-    made_good, left = errors(bend=3.0, order=1)
-    assert 0 < made_good < 0.8 * left
+def test_a_pipelined_call_evaluates_cond_and_rebuilds_the_other():
+    run = Run(course(tolerance=0.05, kinds=frozenset(("pipelined",))))
+    assert run.kinds.count("p") >= 5 and "F" not in run.kinds
+    assert error(run, exact()) < 1e-4
 
 
-def test_nothing_is_made_good_with_samplers_of_higher_order():
-    made_good, left = errors(bend=3.0, order=2)
-    assert made_good == left > 0
+def test_stage_a_is_asked_for_where_the_next_pipelined_call_will_be():
+    allowed = frozenset(("pipelined",))
+    run = Run(course(cfg=1.0, tolerance=0.002, kinds=allowed), cfg=1.0, bend=3.0)
+    assert run.asked
+    for call, x, sigma in run.asked:
+        assert run.kinds[call] == "p"
+        assert float(sigma[0]) == pytest.approx(SIGMAS[call])
+        assert float((x - run.latents[call]).norm()) < 0.02 * float(x.norm())
 
 
-def test_uncond_steps_bring_what_they_are_for():
-    """The branches' difference bends: less error where the uncond branch renews it in between."""
-    torch.manual_seed(1)
-    exact, _ = run(followed(Exact()), bend=3.0)
-    found = []
-    for kind, expected in ((CondOnly, {"cond"}), (Adaptive, {"cond", "uncond"})):
-        torch.manual_seed(1)
-        course = followed(kind(1e9, step_lengths(SIGMAS, True), 5.0), cfg=5.0)
-        seen, _ = run(course, bend=3.0)
-        assert {r.branch for r in course.records if r.kind == "pipelined"} == expected
-        found.append(float((seen - exact).norm() / exact.norm()))
-    assert 0 < found[1] < 0.5 * found[0]
+def test_without_look_ahead_stage_a_is_at_the_call_before():
+    run = Run(course(look_ahead=False, kinds=frozenset(("pipelined",)), tolerance=1.0))
+    assert run.asked
+    for call, x, _ in run.asked:
+        assert torch.equal(x, run.latents[call - 1])
 
 
-def test_samplers_of_higher_order_weigh_a_drift_more():
-    weighed = []
-
-    class Watching(Exact):
-        def drift(self, step, known, branch=COND):
-            weighed.append(known.emphasis)
-
-    for order in (1, 2):
-        torch.manual_seed(1)
-        weighed.clear()
-        run(followed(Watching(), cfg=5.0), bend=3.0, order=order)
-        assert weighed[-1] == (1.0 if order == 1 else MULTISTEP)
+def test_a_run_of_one_branch_is_a_chain_that_no_exact_call_breaks():
+    run = Run(course(cfg=1.0, kinds=frozenset(("pipelined",))), cfg=1.0)
+    chain = run.kinds.strip("E")
+    assert len(chain) >= 10 and set(chain) == {"p"}
+    assert all(step.record.guidance_drift is None for step in run.steps)
 
 
-def test_stage_a_is_asked_for_where_the_next_step_will_be():
-    torch.manual_seed(1)
-    course = adaptive()
-    _, asked = run(course)
-    assert asked
-    for step, latent in asked:
-        assert course.kinds[step] == "p"
-        assert latent.shape == SHAPE
+def test_a_run_of_one_branch_is_forecast_on_one_device():
+    run = Run(course(cfg=1.0), cfg=1.0)
+    assert run.kinds.count("F") >= 8 and "p" not in run.kinds
+    assert error(run, exact(cfg=1.0)) < 1e-4
 
 
-def test_without_look_ahead_stage_a_is_a_step_old():
-    torch.manual_seed(1)
-    course, latents = adaptive(look_ahead=False), []
-    original = course.course.begin
-    course.course.begin = lambda x, *more: (latents.append(x), original(x, *more))[1]
-    _, asked = run(course)
-    assert asked
-    for step, latent in asked:
-        assert torch.equal(latent, latents[step - 1])
+def test_no_tolerance_is_exact():
+    run = Run(course(tolerance=0.0))
+    assert run.kinds == "E" * STEPS and torch.equal(run.final, exact())
 
 
-def test_noise_between_steps_is_noticed():
-    course = adaptive(tolerance=1e9)
-    run(course, noise=2.0)
-    assert "p" not in course.kinds
-    assert course.course.obstacle == UNFORESEEN
+def test_noise_is_not_foreseen():
+    run = course(ancestral, tolerance=1e9)
+    assert run.obstacle == NOISY and not run.shortens
 
 
-def test_several_calls_a_step_are_noticed():
-    course = adaptive(tolerance=1e9)
-    run(course, calls=2)
-    assert "p" not in course.kinds
-    assert course.course.obstacle == SEVERAL_CALLS
+def test_a_sampler_that_is_no_matrix_runs_exact():
+    def refused():
+        raise NotLinear("it looks at what it is given")
+
+    untraced = Course.of("adaptive", Tuning(), SIGMAS, True, refused, None, CFG)
+    run = Run(untraced)
+    assert run.kinds == "E" * STEPS and "looks" in run.course.obstacle
+    assert all(step.record.discrepancy > 0 for step in run.steps)
 
 
-def test_a_calm_run_has_no_obstacle():
-    course = adaptive()
-    run(course)
-    assert course.course.obstacle is None
+def test_mode_paper_wants_one_call_a_step():
+    assert course(heun, mode="paper").obstacle == SEVERAL_CALLS
 
 
-def test_sigmas_off_the_schedule_are_exact():
-    course, x = adaptive(tolerance=1e9), torch.randn(SHAPE)
-    for index in range(10):
-        step = course.begin(x, torch.full((2,), SIGMAS[index] + 0.01))
-        assert not isinstance(step, PipelinedStep) and not step.capture
-        step.finish(x, x * 0.5)
-    assert [record.step for record in course.records] == [None] * 10
+def test_latents_that_something_moves_are_evaluated_in_full():
+    def moved(call):
+        return 0.5 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(call))
+
+    run = Run(course(tolerance=1e9), moved=moved)
+    assert run.kinds == "E" * STEPS and run.course.obstacle == MOVED
 
 
-def test_one_branch_is_pipelined_by_its_features():
-    torch.manual_seed(1)
-    course = followed(Adaptive(0.05, step_lengths(SIGMAS, True), 1.0))
-    run(course, guided=False)
-    assert course.kinds.startswith("EEE") and "p" in course.kinds
-    first = course.kinds.index("p")
-    assert course.records[first - 1].feature_drift > 0
-    assert all(record.guidance_drift is None for record in course.records)
+def test_evaluations_elsewhere_than_the_sampler_asked_for_are_in_full():
+    run = Run(course(tolerance=1e9), heun)
+    assert run.kinds == "E" * (2 * STEPS - 1) and run.course.obstacle == LOST
+    assert all(step.record.discrepancy is not None for step in run.steps)
+
+
+def test_what_a_guidance_function_makes_is_what_the_sampler_gets():
+    def rescaled(denoised):
+        return 0.8 * denoised
+
+    told = Run(course(), joined=rescaled)
+    assert told.kinds.count("F") >= 8
+    untold = course()
+    untold.guided = lambda denoised: None
+    assert Run(untold, joined=rescaled).course.obstacle == MOVED
+
+
+def test_a_latent_that_is_not_finite_is_evaluated_in_full():
+    run = Run(course(tolerance=1e9), moved=lambda call: float("nan") if call == 8 else 0.0)
+    assert "F" in run.kinds[:8] and set(run.kinds[8:]) == {"E"}
+
+
+@pytest.mark.parametrize("twin", range(1, STEPS - 1))
+def test_equal_neighbours_in_a_schedule_do_no_harm(twin):
+    """Few noise levels in a model's table, or a short denoise: a step of no length."""
+    sigmas = [*SIGMAS]
+    sigmas[twin + 1] = sigmas[twin]
+    run = Run(course(sigmas=sigmas, tolerance=0.05), sigmas=sigmas)
+    truth = Run(Course(Exact(), sigmas), sigmas=sigmas).final
+    assert "F" in run.kinds and error(run, truth) < 0.02
+
+
+def test_after_other_prompts_nothing_that_was_seen_is_used():
+    run = Run(course(tolerance=1e9), prompts=lambda call: call >= 9)
+    assert "F" in run.kinds[:9] and run.kinds[9:12] == "EEE" and "F" in run.kinds[12:]
+
+
+def test_a_mask_says_what_counts():
+    """What is not denoised may be anything."""
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1.0
+    outside = 1.0 - mask
+
+    def moved(call):
+        return outside * torch.randn(SHAPE, generator=torch.Generator().manual_seed(call))
+
+    run = Run(course(mask=mask), moved=moved)
+    assert run.kinds.count("F") >= 8 and run.course.obstacle is None
+
+
+def test_parts_of_a_latent_are_watched_without_harm():
+    """Context windows: several shapes at one sigma, none like the mask."""
+    for mask in (torch.ones(1, 1, 8, 8), None):
+        followed = course(mask=mask, tolerance=1e9)
+        records = []
+        for sigma in SIGMAS[:4]:
+            for width in (3, 3, 5):
+                x = torch.randn(2, 4, 8, width)
+                step = followed.begin(x, torch.full((2,), sigma))
+                assert not isinstance(step, ForecastStep | PipelinedStep)
+                assert step.finish(x * 0.5, x * 0.4) is None
+                records.append(step.record)
+        followed.close()
+        assert len(records) == 12
+        assert (mask is None) == any(record.discrepancy for record in records)
 
 
 def test_paper_returns_one_prediction_for_both_branches():
     policy = Paper(PaperParameters(window=3, slope=10.0, length=4, cap=6), STEPS)
-    course, x = followed(policy, look_ahead=False), torch.randn(SHAPE)
-    branches, same = Branches(), []
-    for index in range(STEPS):
-        step = course.begin(x, torch.full((2,), SIGMAS[index]))
-        cond = branches.cond(x, SIGMAS[index])
+    matrix = trace(euler(SIGMAS), SIGMAS[0], 100)
+    followed, same, x = Course(policy, SIGMAS, matrix, look_ahead=False), [], torch.randn(SHAPE)
+    branches = Branches()
+    for call in range(STEPS):
+        step = followed.begin(x, torch.full((2,), SIGMAS[call]))
+        cond = branches.cond(x, SIGMAS[call])
         if isinstance(step, PipelinedStep):
             same.append(all(one is cond for one in step.both(cond)))
-            course.course.keep_boundary(index + 1, {"a": x})
+            followed.keep_boundary(call + 1, {"a": x})
         else:
-            step.finish(cond, branches.uncond(x, SIGMAS[index]), {"a": x})
-        x = x + (x - cond) / SIGMAS[index] * (SIGMAS[index + 1] - SIGMAS[index])
+            step.finish(cond, branches.uncond(x, SIGMAS[call]), {"a": x})
+        x = x + (x - cond) / SIGMAS[call] * (SIGMAS[call + 1] - SIGMAS[call])
     assert same == [True] * len(same) and same
     assert policy.tau2 - policy.tau1 == 4
 
 
-def test_a_latent_that_is_not_finite_is_evaluated_in_full():
-    course = adaptive(tolerance=1e9)
-    torch.manual_seed(1)
-    x = torch.randn(SHAPE)
-    for index in range(STEPS):
-        if index == 8:
-            x = x * float("nan")
-        step = course.begin(x, torch.full((2,), SIGMAS[index]))
-        if isinstance(step, PipelinedStep):
-            assert index < 8
-            step.both(x * 0.9)
-        else:
-            step.finish(x * 0.9, x * 0.8, {"a": x})
-        x = x * (SIGMAS[index + 1] + 0.1) / (SIGMAS[index] + 0.1)
+def test_records_say_what_a_call_showed_and_what_was_weighed():
+    run = Run(course())
+    first = run.kinds.index("F")
+    assert run.steps[first].record.drift <= 0.05 and run.steps[first].record.discrepancy is None
+    before = run.steps[first - 1].record
+    assert before.discrepancy > 0 and before.own_drift >= 0 and before.guidance_drift >= 0
+    assert [step.record.step for step in run.steps] == list(range(STEPS))
+
+
+def test_an_evaluation_aside_teaches_nothing():
+    step = Step.aside()
+    assert step.finish(torch.ones(1), None) is None and step.in_full() is step
 
 
 @pytest.mark.parametrize(
@@ -271,8 +300,11 @@ def test_a_latent_that_is_not_finite_is_evaluated_in_full():
         ("E" * 50, 2.0),
         ("E" * 45 + "p" * 5, 100 / 47.5),
         ("E" * 30 + "p" * 20, 2.5),
+        ("E" * 30 + "F" * 20, 100 / 30),
         ("L" * 10, 1.0),
+        ("L" * 30 + "F" * 20, 50 / 30),
         ("s" * 10 + "p" * 10, 20 / 15),
+        ("s" * 10 + "F" * 10, 2.0),
         ("", 1.0),
     ],
 )
@@ -280,48 +312,3 @@ def test_ideal_ratio_is_step_arithmetic(letters, ideal):
     names = {letter: kind for kind, letter in LETTERS.items()}
     steps = [StepRecord(kind=names[letter]) for letter in letters]
     assert Report(steps=steps).ideal == pytest.approx(ideal)
-
-
-def test_equal_neighbours_in_a_schedule_do_no_harm(monkeypatch):
-    """Few noise levels in a model's table, or a short denoise: a step of no length."""
-    for twin in range(1, STEPS - 1):
-        sigmas = [*SIGMAS]
-        sigmas[twin + 1] = sigmas[twin]
-        monkeypatch.setattr(sys.modules[__name__], "SIGMAS", sigmas)
-        torch.manual_seed(1)
-        course = followed(Adaptive(1e9, step_lengths(sigmas, True), 5.0, 3), cfg=5.0)
-        seen, _ = run(course, bend=3.0)
-        assert torch.isfinite(seen).all() and "p" in course.kinds
-        monkeypatch.undo()
-
-
-def test_after_other_prompts_nothing_that_was_seen_is_used():
-    torch.manual_seed(1)
-    course, x = adaptive(1e9), torch.randn(SHAPE)
-    for index in range(STEPS):
-        cond = x - SIGMAS[index] * (0.5 if index < 9 else -0.5)
-        prompts = "first" if index < 9 else "second"
-        step = course.begin(x, torch.full((SHAPE[0],), SIGMAS[index]), prompts)
-        if isinstance(step, PipelinedStep):
-            step.both(cond)
-        else:
-            step.finish(cond, cond - SIGMAS[index] * 0.1, {"a": x})
-        x = x + (x - cond) / SIGMAS[index] * (SIGMAS[index + 1] - SIGMAS[index])
-    found = course.kinds
-    assert "p" in found[:9] and found[9:12] == "EEE" and "p" in found[12:]
-
-
-def test_parts_of_a_latent_are_watched_without_harm():
-    """Context windows: several shapes at one sigma, none like the mask."""
-    for mask in (torch.ones(1, 1, 8, 8), None):
-        course = followed(Exact(), mask=mask)
-        for sigma in SIGMAS[:4]:
-            for width in (3, 3, 5):
-                x = torch.randn(2, 4, 8, width)
-                step = course.begin(x, torch.full((2,), sigma))
-                assert not isinstance(step, PipelinedStep)
-                assert step.finish(x * 0.5, x * 0.4) is None
-        course.course.close()
-        assert len(course.records) == 12
-        if mask is not None:
-            assert {record.discrepancy for record in course.records} == {None}

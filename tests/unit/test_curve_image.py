@@ -113,9 +113,9 @@ def test_pipelined_steps_stand_hollow_on_the_curve():
 
 @pytest.mark.parametrize("log", [False, True])
 def test_pixels_show_every_kind_and_repeat(log):
-    picture = drawn(report("EEELLsdpEfpEE"), log=log)
+    picture = drawn(report("EEELLsdpEFpEE"), log=log)
     assert picture.shape == (384, 768, 3) and picture.dtype == np.uint8
-    assert np.array_equal(picture, drawn(report("EEELLsdpEfpEE"), log=log))
+    assert np.array_equal(picture, drawn(report("EEELLsdpEFpEE"), log=log))
     for kind, look in kinds.KINDS.items():
         assert has_colour(picture, look["light"]), kind
     short = kinds.KINDS["pipelined"]["light"]

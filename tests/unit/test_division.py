@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from hybrid_core.driver.division import HERE, Share, alone, by_branch, in_stages
-from hybrid_core.workers.contract import Part
+from hybrid_core.driver.division import (
+    HERE,
+    Share,
+    alone,
+    by_branch,
+    by_picture,
+    in_stages,
+    pictures_pay,
+    to_compare_pictures,
+)
+from hybrid_core.workers.contract import Part, Pictures
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,23 @@ def test_stages_are_of_this_step_here_and_of_the_next_one_there():
     assert own == Share(HERE, Part((0,))) and not own.early
     assert ahead == Share(0, Part((1,), upto=7), early=True)
     assert in_stages(0, None, 0, 7) == [own]
+
+
+@pytest.mark.parametrize(("batch", "own", "others"), [(2, (0, 1), (1, 2)), (5, (0, 3), (3, 5))])
+def test_half_of_the_pictures_goes_to_the_worker(batch, own, others):
+    here, there = (Part((0,), pictures=Pictures(*ends, batch)) for ends in (own, others))
+    assert by_picture([0], 0, batch) == [Share(HERE, here), Share(0, there)]
+    compared = to_compare_pictures([0], 0, batch)
+    assert compared == [Share(HERE, here), Share(0, Part((0,)), compared=True), Share(HERE, there)]
+
+
+@pytest.mark.parametrize(
+    ("branches", "batch", "pays"),
+    [(1, 1, False), (1, 2, True), (1, 3, True), (2, 2, False), (2, 3, False), (3, 2, True),
+     (3, 3, False), (3, 4, True), (4, 4, False)],
+)  # fmt: skip
+def test_pictures_are_divided_where_the_larger_share_is_less(branches, batch, pays):
+    assert pictures_pay(branches, batch) is pays
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -7,6 +7,7 @@ import torch
 from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
 
 from hybrid_core.errors import WorkerDied, WorkerFailed
+from hybrid_core.stages import plan
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.holdings import Holdings
 from hybrid_core.workers.inline import InlineWorker
@@ -18,6 +19,12 @@ CLOSE = 1e-5
 def inferring():
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True)
+def cut_by_size(monkeypatch):
+    """The cut does not follow the clock in these tests, whatever else the machine does."""
+    monkeypatch.setattr(plan, "rebalanced", lambda cuts, planned, *_: planned)
 
 
 @pytest.fixture
@@ -77,15 +84,44 @@ def test_a_second_run_loads_nothing(network, holdings):
 
 def test_mode_adaptive_pipelines_and_stays_close(network, holdings):
     warm(network, holdings)
-    run = Run(network, holdings, "adaptive", tolerance=1e9, largest_gap=2)
+    run = Run(network, holdings, "adaptive", kinds={"pipelined"}, tolerance=1e9, largest_gap=2)
     seen = run.sample()
     found = kinds(run.report.steps)
-    assert found.startswith("EEEpEpp") and found.endswith("EE")
+    assert found == "EEEEpEppEppEppEppEEE"
     assert run.report.cut == "blocks.1"
     assert CLOSE < relative(seen, serial(network)) < 0.05
     asked = [calls for calls, step in zip(run.calls, run.report.steps, strict=True)
              if step.kind == "pipelined"]  # fmt: skip
     assert all(len(call) == 1 and len(call[0]) == 1 for call in asked), "one branch a step"
+
+
+def test_a_forecast_step_evaluates_nothing_anywhere(network, holdings):
+    warm(network, holdings)
+    run = Run(network, holdings, "adaptive", tolerance=1e9, largest_gap=2)
+    seen = run.sample()
+    assert kinds(run.report.steps) == "EEEFEFFEFFEFFEFFEEEE"
+    assert CLOSE < relative(seen, serial(network)) < 0.02
+    for calls, step in zip(run.calls, run.report.steps, strict=True):
+        assert bool(calls) == (step.kind != "forecast")
+    assert run.report.ideal == pytest.approx(40 / 11)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]])
+def test_one_device_forecasts_too(network, holdings, prompts):
+    run = Run(network, holdings, "adaptive", prompts, tolerance=1e9, largest_gap=2)
+    seen = run.sample(obstacle="another node is in the way")
+    found = kinds(run.report.steps)
+    assert found.replace("L", "E").replace("s", "E") == "EEEFEFFEFFEFFEFFEEEE"
+    assert CLOSE < relative(seen, serial(network, prompts)) < 0.02
+    assert run.report.ideal == pytest.approx(20 / 11)
+    assert run.said == ["on one device: another node is in the way"]
+
+
+def test_no_tolerance_gives_the_frameworks_own_bits_on_one_device(network, holdings):
+    run = Run(network, holdings, "adaptive", tolerance=0.0)
+    seen = run.sample(obstacle="another node is in the way")
+    assert torch.equal(seen, Run(network, holdings).sample(obstacle="another one"))
+    assert kinds(run.report.steps) == "L" * STEPS
 
 
 def test_mode_paper_mixes_the_branches_features(network, holdings):
@@ -99,7 +135,7 @@ def test_mode_paper_mixes_the_branches_features(network, holdings):
 def test_one_branch_is_pipelined_too(network, holdings):
     warm(network, holdings)
     prompts = PROMPTS[:1]
-    run = Run(network, holdings, "adaptive", prompts, tolerance=1e9, largest_gap=2)
+    run = Run(network, holdings, "adaptive", prompts, kinds={"pipelined"}, tolerance=1e9)
     seen = run.sample()
     assert set(kinds(run.report.steps)) == {"s", "p"}
     assert CLOSE < relative(seen, serial(network, prompts)) < 0.1
@@ -238,17 +274,25 @@ def test_evaluations_of_other_branches_are_no_steps(network, holdings):
 
     run.driver.evaluate = with_another
     assert relative(run.sample(), serial(network)) < CLOSE
-    assert kinds(run.report.steps) == "Es" * STEPS
-    assert [s.step for s in run.report.steps if s.kind == "single"] == [None] * STEPS
+    assert kinds(run.report.steps) == "Ed" * STEPS, "whose pictures are divided"
+    assert [s.step for s in run.report.steps if s.kind == "shared"] == [None] * STEPS
+    assert f"{STEPS} of {STEPS} steps shared" in run.report.line()
 
 
-def test_three_branches_are_two_here_and_one_there(network, holdings):
-    warm(network, holdings)
+@pytest.mark.parametrize(
+    ("batch", "own", "kind"), [(1, (0, 2), "E"), (2, (0, 1, 2), "d"), (3, (0, 2), "E")]
+)
+def test_three_branches_go_by_branch_or_by_picture_whichever_is_less(
+    network, holdings, batch, own, kind
+):
+    prompts = [*PROMPTS, PROMPTS[0] * 0.5]
+    Run(network, holdings, prompts=prompts).sample(batch=batch)
     run = Run(network, holdings, "adaptive", tolerance=1e9)
-    run.prompts = [*PROMPTS, PROMPTS[0] * 0.5]
-    run.sample()
-    assert run.calls == [[(0, 2)]] * STEPS
-    assert kinds(run.report.steps) == "E" * STEPS
+    run.prompts = prompts
+    seen = run.sample(batch=batch)
+    assert run.calls == [[own]] * STEPS
+    assert kinds(run.report.steps) == kind * STEPS
+    assert relative(seen, serial(network, prompts, batch)) < CLOSE
     assert "more than two branches" in run.report.reasons[0]
 
 
@@ -276,3 +320,38 @@ def test_a_network_that_predicts_otherwise_is_not_shared(network, holdings, work
     again = Run(network, holdings)
     again.sample()
     assert again.report.shared == 0 and again.calls == [[(0, 1)]] * STEPS, "not tried again"
+
+
+def test_a_network_that_is_plain_again_is_shared_again(network, holdings):
+    plain = network.forward
+    network.forward = lambda *arguments: plain(*arguments) * 1.001
+    Run(network, holdings).sample()
+    del network.forward
+    run = Run(network, holdings)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "E" * STEPS
+    assert run.report.steps[0].compared, "it was not seen alike yet"
+
+
+def test_a_network_changed_between_runs_is_compared_anew(network, holdings):
+    warm(network, holdings)
+    plain = network.forward
+    network.forward = lambda *arguments: plain(*arguments) * 1.0
+    run = Run(network, holdings)
+    run.sample()
+    assert kinds(run.report.steps) == "E" * STEPS and run.report.steps[0].compared
+
+
+def test_a_network_changed_while_it_samples_is_told(network, holdings):
+    warm(network, holdings)
+    plain, run = network.forward, Run(network, holdings)
+
+    def harm(step):
+        if step == 9:
+            network.forward = lambda *arguments: plain(*arguments) * 1.001
+
+    run.sample(harm)
+    assert "changed the network while it sampled" in run.report.reasons[0] and len(run.said) == 1
+    again = Run(network, holdings)
+    again.sample()
+    assert again.report.shared == 0, "it was compared anew"

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_core.config import Tuning
-from hybrid_core.course.policy import (
-    COND,
+from hybrid_core.course.adaptive import LAST_EXACT, Adaptive
+from hybrid_core.course.course import Course
+from hybrid_core.course.paper import (
     EPSILON_PARAMETERS,
-    FIRST_EXACT,
     FLOW_PARAMETERS,
-    UNCOND,
-    Adaptive,
-    Exact,
-    Known,
     Paper,
     PaperParameters,
-    Seen,
-    policy_for,
-    step_lengths,
 )
-from hybrid_core.errors import ConfigError
+from hybrid_core.course.policy import FIRST_EXACT, FORECAST, PIPELINED, Exact, Reach, Seen
+from hybrid_core.errors import ConfigError, NotLinear
+from hybrid_core.telling.report import LETTERS
 
 
 def published_rule(curve, parameters, steps):
@@ -41,19 +36,18 @@ def published_rule(curve, parameters, steps):
     return (tau1, min(tau1 + parameters.length, steps)) if tau1 is not None else None
 
 
-def replay(policy, steps, seen, bend=None, either=False):
-    """Decisions over a run, one letter a step: E exact, p of the cond branch, u of the uncond."""
-    kinds, known = "", None
-    for step in range(steps):
-        only = COND if kinds.endswith("E") else None
-        branch = policy.choose(step, known, only) if known else None
-        if branch is None:
-            policy.saw_exact(step, replace(seen(step), bend=bend))
-            known = Known.by_exact(step, either=either)
-        else:
-            joins, known = known.joins(branch, step), known.by(branch, step)
-            policy.saw_pipelined(Seen(None, seen(step).guidance_drift if joins else None))
-        kinds += {None: "E", COND: "p", UNCOND: "u"}[branch]
+def replay(policy, calls, seen, features=True):
+    """Kinds over a run, one letter a call."""
+    kinds = ""
+    for call in range(calls):
+        kind, drift = policy.choose(call, features)
+        policy.did(call, kind, drift)
+        shown = seen(call)
+        if kind == "exact":
+            policy.saw(call, shown)
+        elif kind == "pipelined" and policy.guided:
+            policy.saw(call, Seen(own_drift=shown.own_drift))
+        kinds += LETTERS[kind]
     return kinds
 
 
@@ -70,7 +64,7 @@ def u_curve(steps, floor=0.05, start=0.6, rise=0.15):
 def test_paper_finds_the_published_window(parameters, steps):
     curve, scaled = u_curve(steps), parameters.scaled(steps)
     policy = Paper(scaled, steps)
-    kinds = replay(policy, steps, lambda step: Seen(curve[step]))
+    kinds = replay(policy, steps, lambda call: Seen(curve[call]))
     assert (policy.tau1, policy.tau2) == published_rule(curve, scaled, steps)
     # the step that settles tau1 by the slope is tau1 itself and was evaluated in full
     first = kinds.find("p")
@@ -89,7 +83,7 @@ def test_paper_finds_the_published_window(parameters, steps):
 def test_paper_follows_the_rule_on_any_curve(curve, window, slope, length, cap):
     parameters, steps = PaperParameters(window, slope, length, cap), len(curve)
     policy = Paper(parameters, steps)
-    kinds = replay(policy, steps, lambda step: Seen(curve[step]))
+    kinds = replay(policy, steps, lambda call: Seen(curve[call]))
     expected = published_rule(curve, parameters, steps)
     if expected is None:
         assert policy.tau1 is None and "p" not in kinds
@@ -126,28 +120,38 @@ def test_exact_never_pipelines():
 
 
 drifts = st.floats(0, 1, allow_nan=False)
+FLAT = [0.05] * 40
+
+
+def reach(cfg=5.0, own=FLAT):
+    return Reach(own, [abs(cfg - 1.0) * one for one in own])
+
+
+def steady(own=0.001, difference=0.001, features=0.001):
+    return lambda call: Seen(0.1, own, difference, features)
+
+
+def shortened(kinds):
+    """Rows of calls that are not exact."""
+    return [row for row in kinds.split("E") if row]
 
 
 @given(
-    drift=st.lists(drifts, min_size=30, max_size=30),
+    own=st.lists(drifts, min_size=30, max_size=30),
+    difference=st.lists(drifts, min_size=30, max_size=30),
     features=st.lists(drifts, min_size=30, max_size=30),
     tolerance=st.floats(0, 0.5),
     gap=st.integers(0, 20),
-    alternates=st.booleans(),
-    bend=st.none() | drifts,
+    allowed=st.sets(st.sampled_from([FORECAST, PIPELINED])),
 )
-def test_adaptive_keeps_its_promises(drift, features, tolerance, gap, alternates, bend):
-    lengths = [0.05] * 30
-    policy = Adaptive(tolerance, lengths, 5.0, gap)
-    kinds = replay(
-        policy, 30, lambda step: Seen(0.1, drift[step], features[step]), bend, alternates
-    )
-    assert kinds[:FIRST_EXACT] == "E" * FIRST_EXACT
-    assert alternates or "u" not in kinds
-    assert "Eu" not in kinds, "features of the cond branch are what an exact step leaves"
-    runs = [len(run) for run in kinds.split("E") if run]
-    assert all(run <= gap for run in runs)
-    assert all(run <= 2**count for count, run in enumerate(runs))
+def test_adaptive_keeps_its_promises(own, difference, features, tolerance, gap, allowed):
+    policy = Adaptive(tolerance, reach(own=[0.05] * 30), gap, allowed)
+    kinds = replay(policy, 30, lambda c: Seen(0.1, own[c], difference[c], features[c]))
+    assert kinds[:FIRST_EXACT] == "E" * FIRST_EXACT and kinds.endswith("E" * LAST_EXACT)
+    assert {LETTERS[kind] for kind in allowed} | {"E"} >= set(kinds)
+    rows = [len(row) for row in shortened(kinds)]
+    assert all(row <= gap for row in rows)
+    assert all(row <= 2**count for count, row in enumerate(rows))
 
 
 @given(
@@ -157,119 +161,104 @@ def test_adaptive_keeps_its_promises(drift, features, tolerance, gap, alternates
     cfg=st.floats(1.5, 12),
 )
 def test_adaptive_is_monotone_on_a_steady_drift(drift, small, factor, cfg):
-    lengths = [0.05] * 40
     counts = [
-        replay(Adaptive(tolerance, lengths, cfg), 40, lambda _: Seen(0.1, drift, 0.0)).count("p")
+        replay(Adaptive(tolerance, reach(cfg)), 40, steady(drift, drift)).count("E")
         for tolerance in (small, small * factor)
     ]
-    assert counts[0] <= counts[1]
+    assert counts[0] >= counts[1]
 
 
-def test_adaptive_at_no_tolerance_is_exact_and_at_any_pipelines():
-    lengths = [0.05] * 20
-    assert replay(Adaptive(0.0, lengths, 5.0), 20, lambda _: Seen(0.1, 1e-3, 0.0)) == "E" * 20
-    free = replay(Adaptive(1e9, lengths, 5.0, 4), 20, lambda _: Seen(0.1, 1e-3, 0.0))
-    assert free == "EEEpEppEppppEppppEpp"
+def test_adaptive_at_no_tolerance_is_exact_and_at_any_the_gaps_double():
+    assert replay(Adaptive(0.0, reach()), 40, steady(0.0, 0.0)) == "E" * 40
+    free = replay(Adaptive(1e9, reach(own=[0.05] * 24), 4), 24, steady())
+    assert free == "EEEFEFFEFFFFEFFFFEFFFEEE"
+
+
+def test_the_errors_of_a_gap_are_summed():
+    """Of 0.01 * n * 0.05 * (1 + 4) a call: 0.0025, 0.005, 0.0075, in all 0.0025, 0.0075, 0.015."""
+    for tolerance, row in ((0.0026, 1), (0.0074, 1), (0.0076, 2), (0.0149, 2), (0.0151, 3)):
+        kinds = replay(Adaptive(tolerance, reach()), 40, steady(0.01, 0.01, None))
+        assert max(map(len, shortened(kinds))) == row
 
 
 def test_adaptive_leaves_where_a_drift_rises():
-    lengths = [0.05] * 30
     kinds = replay(
-        Adaptive(0.004, lengths, 5.0), 30, lambda step: Seen(0.1, 0.5 if step > 15 else 0.001, 0.0)
+        Adaptive(0.004, reach()), 40, lambda call: Seen(0.1, 0.001, 0.5 if call > 15 else 0.001)
     )
-    assert "p" in kinds[:16]
-    assert kinds[21:] == "E" * 9
+    assert "F" in kinds[:16] and set(kinds[24:]) == {"E"}
 
 
-def alternating(drift, bend, cfg=5.0):
-    """A run whose pipelined steps may evaluate either branch."""
-    policy = Adaptive(0.02, [0.05] * 40, cfg)
-    return replay(policy, 40, lambda _: Seen(0.1, drift, 0.0), bend, either=True)
+def test_each_call_weighs_by_how_far_it_moves_the_latent():
+    """A schedule whose later steps are short."""
+    kinds = replay(Adaptive(0.004, reach(own=[1.0] * 20 + [0.01] * 20)), 40, steady(0.01, 0.01))
+    assert "F" not in kinds[:20] and "F" in kinds[20:]
 
 
-def test_the_uncond_branch_is_evaluated_where_that_renews_the_difference():
-    kinds = alternating(drift=0.02, bend=0.001)
-    assert kinds.count("u") >= 8 and "uu" not in kinds
-    cond_only = replay(Adaptive(0.02, [0.05] * 40, 5.0), 40, lambda _: Seen(0.1, 0.02, 0.0))
-    assert kinds.count("E") < cond_only.count("E")
+def test_a_pipelined_call_is_made_where_the_prediction_moves_too_fast_to_foresee():
+    moving = steady(own=0.5, difference=0.0001, features=0.0001)
+    kinds = replay(Adaptive(0.005, reach()), 40, moving)
+    assert "p" in kinds and "F" not in kinds
+    assert "p" not in replay(Adaptive(0.005, reach()), 40, moving, features=False)
+    assert "p" not in replay(Adaptive(0.005, reach(), kinds=[FORECAST]), 40, moving)
 
 
-def test_the_uncond_branch_is_left_alone_where_it_shows_nothing_new():
-    rough = alternating(drift=0.02, bend=1.0)
-    assert "u" not in rough and "p" in rough
-    unguided = alternating(drift=0.02, bend=0.0, cfg=1.0)
-    assert "u" not in unguided and "p" in unguided
-
-
-def test_what_the_steps_have_shown():
-    known = Known.by_exact(4)
-    assert known.by(COND, 5) == Known(exact=4, cond=5, uncond=4, difference=4)
-    known = known.by(COND, 5).by(UNCOND, 6)
-    assert (known.difference, known.between) == (5, True), "uncond at 4 and 6, cond at 5"
-    assert known.by(COND, 7) == Known(exact=4, cond=7, uncond=6, difference=6, between=True)
-    assert known.by(UNCOND, 7).difference == 5, "cond was not seen after step 5"
-    late = Known.by_exact(4).by(COND, 5).by(COND, 6).by(UNCOND, 7)
-    assert (late.difference, late.between) == (4, False), "uncond was not seen since step 4"
-    assert not Known.by_exact(4).joins(UNCOND, 5)
+def test_without_guidance_a_chain_is_not_broken_by_exact_calls():
+    moving = steady(own=0.5, difference=None, features=0.0001)
+    kinds = replay(Adaptive(0.005, reach(1.0)), 40, moving)
+    assert kinds == "EEEE" + "p" * 33 + "EEE"
+    rough = steady(own=0.5, difference=None, features=0.5)
+    assert replay(Adaptive(0.005, reach(1.0)), 40, rough) == "E" * 40
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_adaptive_trusts_nothing_that_is_not_a_number(value):
-    lengths = [0.05] * 20
     kinds = replay(
-        Adaptive(0.1, lengths, 5.0), 20, lambda step: Seen(0.1, value if step == 2 else 0.0, 0.0)
+        Adaptive(0.1, reach()), 40, lambda call: Seen(0.1, value if call == 2 else 0.0, 0.0)
     )
-    assert kinds == "E" * 20
+    assert kinds == "E" * 40
 
 
-def test_adaptive_without_guidance_watches_features_alone():
-    lengths = [0.05] * 20
-    still = replay(Adaptive(0.001, lengths, 1.0), 20, lambda _: Seen(None, None, 0.001))
-    moving = replay(Adaptive(0.001, lengths, 1.0), 20, lambda _: Seen(None, None, 0.5))
-    assert "p" in still
-    assert moving == "E" * 20
+def test_adaptive_waits_until_the_drifts_were_seen():
+    assert replay(Adaptive(9.0, reach()), 40, lambda _: Seen(0.1, 0.0, None)) == "E" * 40
+    assert replay(Adaptive(9.0, reach()), 40, lambda _: Seen(0.1, None, 0.0)) == "E" * 40
+    late = replay(Adaptive(9.0, reach()), 40, lambda c: Seen(0.1, 0.0, None if c < 9 else 0.0))
+    assert late.index("F") == 10
 
 
-def test_adaptive_waits_until_every_drift_was_seen():
-    lengths = [0.05] * 20
-    assert replay(Adaptive(9.0, lengths, 5.0), 20, lambda _: Seen(0.1, 0.0)) == "E" * 20
-    assert replay(Adaptive(9.0, lengths, 5.0), 20, lambda _: Seen(0.1, None, 0.0)) == "E" * 20
-    late = Adaptive(9.0, lengths, 5.0)
-    kinds = replay(late, 20, lambda step: Seen(0.1, 0.0, None if step < 9 else 0.0))
-    assert kinds.index("p") == 10
+def test_after_a_restart_calls_are_exact_again():
+    policy = Adaptive(9.0, reach())
+    replay(policy, 10, steady())
+    policy.restart()
+    assert [policy.choose(call, True)[0] for call in (10,)] == ["exact"]
 
 
-@pytest.mark.parametrize("steps", range(1, 9))
-@pytest.mark.parametrize("mode", ["adaptive", "paper", "exact"])
-def test_few_steps_are_decided_without_errors(mode, steps):
-    sigmas = [1 - i / steps for i in range(steps + 1)]
-    policy = policy_for(mode, Tuning(tolerance=1.0), sigmas, True, 5.0)
-    kinds = replay(policy, steps, lambda _: Seen(0.1, 0.01, 0.01))
-    assert kinds[:FIRST_EXACT] == "E" * min(steps, FIRST_EXACT)
+def test_the_policy_of_a_step_to_come_leaves_the_runs_alone():
+    """A copy is asked what will be."""
+    policy = Adaptive(9.0, reach())
+    replay(policy, 5, steady())
+    ahead = copy.copy(policy)
+    kind, drift = ahead.choose(5, True)
+    ahead.did(5, kind, drift)
+    assert policy.choose(5, True) == (kind, drift)
+
+
+def untraced():
+    raise NotLinear("it is not asked")
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+@pytest.mark.parametrize("cfg", [1.0, 5.0])
+def test_few_calls_are_decided_without_errors(steps, cfg):
+    kinds = replay(Adaptive(1.0, reach(cfg, [0.1] * steps)), steps, steady())
     assert len(kinds) == steps
-
-
-@pytest.mark.parametrize(
-    ("end", "cfg", "kinds"), [(0.0, 5.0, "EE"), (0.1, 5.0, "pp"), (0.0, 1.0, "pp")]
-)
-def test_the_last_guided_steps_before_sigma_0_are_exact(end, cfg, kinds):
-    sigmas = [*(1 - i / 20 for i in range(18)), end]
-    policy = policy_for("adaptive", Tuning(tolerance=1e9, largest_gap=30), sigmas, True, cfg)
-    assert replay(policy, 18, lambda _: Seen(0.1, 0.01, 0.01)).endswith(kinds)
-
-
-def test_step_lengths():
-    assert step_lengths([4.0, 1.0, 0.0], False) == [3.0, 1.0]
-    assert step_lengths([0.8, 0.5, 0.0], True) == pytest.approx([0.6, 0.5])
-    assert math.isfinite(step_lengths([1.0, 1.0, 0.0], True)[0])
+    assert kinds[:FIRST_EXACT] == "E" * min(steps, FIRST_EXACT)
 
 
 def test_tuned_parameters_replace_the_published_ones():
-    sigmas = [float(i) for i in range(50, -1, -1)]
-    policy = policy_for("paper", Tuning(window=4, slope=0.1, length=0, cap=7), sigmas, False, 5.0)
+    policy = Paper.tuned(Tuning(window=4, slope=0.1, length=0, cap=7), 50, flow=False)
     assert replay(policy, 50, lambda _: Seen(0.5)) == "E" * 50
     assert policy.tau1 == 4
-    default = policy_for("paper", Tuning(), sigmas, False, 5.0)
+    default = Paper.tuned(Tuning(), 50, flow=False)
     replay(default, 50, lambda _: Seen(0.5))
     assert (default.tau1, default.tau2) == (12, 17)
 
@@ -282,9 +271,15 @@ def test_tuning_out_of_range(wrong):
         Tuning(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [(-1.0, 12), (math.nan, 12), (0.1, -1)])
+def test_adaptive_out_of_range(wrong):
+    with pytest.raises(ConfigError, match="expected"):
+        Adaptive(wrong[0], reach(), wrong[1])
+
+
 @pytest.mark.parametrize("mode", ["adaptive", "paper", "exact"])
-@pytest.mark.parametrize("sigmas", [[], [14.6], [14.6, 0.0]])
+@pytest.mark.parametrize("sigmas", [[], [14.6]])
 def test_parts_of_a_schedule_without_steps(mode, sigmas):
     """SplitSigmas at step 0 gives one noise level."""
-    policy = policy_for(mode, Tuning(), sigmas, flow=False, cfg=5.0)
-    assert policy.choose(0, Known.by_exact(0)) is None
+    course = Course.of(mode, Tuning(), sigmas, False, untraced)
+    assert course.obstacle is None and not course.shortens

@@ -34,6 +34,42 @@ def test_other_evaluations_of_one_branch_change_no_ratio_of_steps(report):
     assert report.ideal == pytest.approx((14 + 7) / (3 + 4 / 2 + 7))
 
 
+@pytest.fixture
+def divided():
+    """Three pictures at cfg 1: two here (20 ms), one there; the first step was compared."""
+    made = Report("exact", total=4)
+    times = {"own_seconds": 0.020, "worker_seconds": 0.010, "waited_seconds": 0.001}
+    for number in range(4):
+        made.steps.append(
+            StepRecord(number, kind="shared", share=2 / 3, seconds=0.022, compared=not number,
+                       **times)
+        )  # fmt: skip
+    return made
+
+
+def test_pictures_that_are_divided_count_by_the_larger_share(divided):
+    assert divided.ideal == pytest.approx(4 / (1 + 3 * 2 / 3))
+    assert divided.ratio == pytest.approx(4 * 0.030 / (4 * 0.022))
+    assert (divided.shared, divided.divided, divided.single) == (4, 4, 0)
+    times = divided.data()["ms"]
+    assert (times["divided_own"], times["divided_wait"], times["divided_added"]) == (20, 1, 2)
+    line = divided.line()
+    assert (
+        "4 of 4 steps shared with the second process, 4 with the batch's pictures divided" in line
+    )
+    assert "steps dddd" in line
+
+
+def test_pictures_that_are_divided_beside_other_steps_are_no_steps_of_their_own(report):
+    report.steps += [
+        StepRecord(kind="shared", seconds=0.006, own_seconds=0.005, worker_seconds=0.005)
+        for _ in range(7)
+    ]
+    assert report.ideal == pytest.approx((14 + 7) / (3 + 4 / 2 + 7 / 2))
+    assert report.ratio == pytest.approx((7 * 0.020 + 7 * 0.010) / (3 * 0.011 + 11 * 0.006))
+    assert "7 of 7 steps shared" in report.line()
+
+
 def test_means_are_of_what_there_was(report):
     times = report.data()["ms"]
     assert times["worker_stage"] == 4.0, "of three stages that the worker evaluated ahead"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from samplers import euler
 from torch import nn
 
 from hybrid_core.config import Tuning
 from hybrid_core.course.course import Course
-from hybrid_core.course.policy import policy_for
+from hybrid_core.course.matrix import trace
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
@@ -74,6 +75,9 @@ class ToyModels:
     def context(self, data):
         return data
 
+    def context_of(self, context, pictures):
+        return context
+
     def evaluate(self, context, inputs, each):
         x, sigma = latents_and_level(inputs)
         return [evaluated(self._network, prompt, x, sigma, each) for prompt in context]
@@ -100,6 +104,12 @@ class Source:
 
     def payload(self, with_base):
         return {"state": dict(self._network.state_dict())}
+
+    def fingerprint(self):
+        return str(self._network.forward)
+
+    def changed_since(self, before):
+        return None if self.fingerprint() == before else "its forward pass"
 
     def needed_bytes(self):
         return 0
@@ -128,18 +138,24 @@ class ToyCall:
         if self.obstacle is not None:
             raise NotPartitionable(self.obstacle)
 
-    def evaluate(self, branches, each=None):
+    @property
+    def pictures(self):
+        return len(self.x)
+
+    def evaluate(self, branches, each=None, pictures=None):
         self.asked.append(tuple(branches))
+        x, sigma = self.inputs(branches, pictures)
         return {
-            place: evaluated(self.network, self.conds[place], self.x, self.sigma, each)
-            for place in branches
+            place: evaluated(self.network, self.conds[place], x, sigma, each) for place in branches
         }
 
     def context(self, branches):
         return [self.conds[place] for place in branches]
 
-    def inputs(self, branches):
-        return self.x, self.sigma
+    def inputs(self, branches, pictures=None):
+        if pictures is None:
+            return self.x, self.sigma
+        return pictures.of(self.x), pictures.of(self.sigma)
 
     def inputs_at(self, x, sigma):
         return x, sigma
@@ -154,15 +170,15 @@ class ToyCall:
 PROMPTS = [torch.tensor([1.0, -1.0, 0.5, 0.2]), torch.tensor([-0.5, 0.3, 0.1, 0.4])]
 
 
-def start():
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+def start(batch):
+    return torch.randn((batch, *SHAPE[1:]), generator=torch.Generator().manual_seed(1))
 
 
-def serial(network, prompts=PROMPTS):
+def serial(network, prompts=PROMPTS, batch=SHAPE[0]):
     """The framework's own run."""
-    x = start()
+    x = start(batch)
     for index in range(STEPS):
-        sigma = torch.full((SHAPE[0],), SIGMAS[index])
+        sigma = torch.full((batch,), SIGMAS[index])
         outs = [network(x, sigma, prompt) for prompt in prompts]
         x = stepped(x, outs, index)
     return x
@@ -171,6 +187,11 @@ def serial(network, prompts=PROMPTS):
 def stepped(x, outs, index):
     velocity = outs[0] if len(outs) == 1 else outs[1] + CFG * (outs[0] - outs[1])
     return x + velocity * (SIGMAS[index + 1] - SIGMAS[index])
+
+
+def traced():
+    """Euler's steps as a matrix."""
+    return trace(euler(SIGMAS), SIGMAS[0], STEPS)
 
 
 class Run:
@@ -190,8 +211,7 @@ class Run:
         self.report = Report(mode, total=STEPS)
         one, chosen = len(prompts) == 1, Tuning(**tuning)
         cfg = 1.0 if one else CFG
-        policy = policy_for(mode, chosen, SIGMAS, True, cfg)
-        self.course = Course(policy, SIGMAS, look_ahead=policy.guided, cfg=cfg)
+        self.course = Course.of(mode, chosen, SIGMAS, True, traced, cfg=cfg)
         self.pipeline = Pipeline(self.course, {}, SHAPE) if mode != "exact" else None
         self.lease = Lease(holdings, Source(network), tick or (lambda: None), self.report, chosen)
         self.driver = Driver(
@@ -199,14 +219,14 @@ class Run:
             self.said.append, one, cancelled,
         )  # fmt: skip
 
-    def sample(self, harm=None, obstacle=None):
+    def sample(self, harm=None, obstacle=None, batch=SHAPE[0]):
         """The latent at the end. harm: called with each step's number before it."""
-        x, calls = start(), []
-        self.driver.prepare()
+        x, calls = start(batch), []
+        self.driver.prepare(len(x))
         for index in range(STEPS):
             if harm is not None:
                 harm(index)
-            sigma = torch.full((SHAPE[0],), SIGMAS[index])
+            sigma = torch.full((batch,), SIGMAS[index])
             call = ToyCall(self.network, self.prompts, x, sigma, obstacle)
             out = self.driver.evaluate(call)
             calls.append(call.asked)

@@ -12,8 +12,8 @@ for (const [what, status, sent, seen, bounds] of [
   ["no_short_step", "done", "EEEE", "EEEE", []],
   ["one_block", "done", "EEpppE", "EEpppE", ["warmup 0-2", "parallelism 2-5", "connecting 5-6"]],
   ["refreshes", "done", "EEppEpE", "EEppRpE", ["warmup 0-2", "parallelism 2-6", "connecting 6-7"]],
-  ["foreseen_steps", "done", "EfEfpE", "EfRfpE", ["warmup 0-1", "parallelism 1-5", "connecting 5-6"]],
-  ["one_device", "done", "LLfLfL", "LLfLfL", ["warmup 0-2", "parallelism 2-5", "connecting 5-6"]],
+  ["foreseen_steps", "done", "EFEFpE", "EFRFpE", ["warmup 0-1", "parallelism 1-5", "connecting 5-6"]],
+  ["one_device", "done", "LLFLFL", "LLFLFL", ["warmup 0-2", "parallelism 2-5", "connecting 5-6"]],
   ["end_in_parallelism", "done", "EEpp", "EEpp", ["warmup 0-2", "parallelism 2-4"]],
   ["still_running", "running", "EEppE", "EEppR", ["warmup 0-2", "parallelism 2-5"]],
   ["an_end", "interrupted", "EEppE", "EEppE", ["warmup 0-2", "parallelism 2-4", "connecting 4-5"]],
@@ -67,6 +67,6 @@ test("an_empty_run_has_a_course", () => {
 });
 
 test("steps_are_counted_by_kind_and_refreshes_are_full_ones", () => {
-  const found = counts(course(run("EppEpfL")).steps, all);
+  const found = counts(course(run("EppEpFL")).steps, all);
   assert.deepEqual(found, [["exact", 2], ["pipelined", 3], ["forecast", 1], ["local", 1]]);
 });

@@ -21,7 +21,7 @@ export function english() {
 
 const LETTERS = Object.fromEntries(kinds.names.map((kind) => [kinds.of(kind).letter, kind]));
 
-/** A row for each of these letters: E exact, p pipelined, f forecast, L local, s single. */
+/** A row for each of these letters: E exact, p pipelined, F forecast, L local, s single. */
 export function rows(letters, { own = 100, worker = 80, calls = 1 } = {}) {
   return [...letters].map((letter, index) => {
     const kind = LETTERS[letter];

@@ -13,7 +13,7 @@ const heights = ({ shapes }, ink) => {
 };
 
 test("a_cell_is_as_high_as_its_kind_costs", () => {
-  const found = drawn(run("EpfL", { total: 4, status: "done" }));
+  const found = drawn(run("EpFL", { total: 4, status: "done" }));
   const [full, short, foreseen, alone] = ["exact", "pipelined", "forecast", "local"].map((kind) =>
     heights(found, kind),
   );
@@ -22,7 +22,7 @@ test("a_cell_is_as_high_as_its_kind_costs", () => {
 });
 
 test("everything_is_inside_at_every_length_and_width", () => {
-  for (const letters of ["", "E", "EpEfLsd", "Ep".repeat(100)]) {
+  for (const letters of ["", "E", "EpEFLsd", "Ep".repeat(100)]) {
     for (const width of [60, 270, 900]) {
       for (const { x, y, w = 0, h = 0, points } of drawn(run(letters), { width, hover: 0 }).shapes) {
         const [left, top, right, low] = points ?? [x, y, x + w, y + h];

@@ -16,7 +16,7 @@ from hybrid_core.transport.bulk import Assembly
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.choice.data_planes import DataPlanes
-from hybrid_core.workers.contract import Part
+from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.evaluator import Evaluator, Models
 from hybrid_core.workers.process.arrivals import Arrivals
 
@@ -118,7 +118,7 @@ def answer(
     tensors = assembly.finish(message) or inline
     if op == "evaluate":
         since = time.monotonic()
-        part = Part((), upto=unit(message, "upto"), keep=unit(message, "keep"))
+        part = Part((), unit(message, "upto"), unit(message, "keep"), pictures(message))
         context = wire.whole_number(message, "context")
         results, taken = evaluator.evaluate(context, tensors, part)
         sent = [*results]
@@ -146,6 +146,20 @@ def answer(
 def unit(message: wire.Message, key: str) -> int | None:
     """The number of a block, None where none is named. Raises ProtocolError."""
     return wire.whole_number(message, key) if key in message else None
+
+
+def pictures(message: wire.Message) -> Pictures | None:
+    """Pictures of a batch, None where none are named. Raises ProtocolError."""
+    if "pictures" not in message:
+        return None
+    named = wire.items(message, "pictures", 3)
+    numbers = [wire.whole_number({"pictures": number}, "pictures") for number in named]
+    if len(numbers) != 3 or not numbers[0] < numbers[1] <= numbers[2]:
+        raise ProtocolError(
+            f"field 'pictures' is {wire.shown(named)}, expected the first, one past the last, and "
+            "how many there are"
+        )
+    return Pictures(*numbers)
 
 
 def describe(error: BaseException) -> str:

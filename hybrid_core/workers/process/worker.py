@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class ProcessWorker(Host):
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
         units = {"upto": part.upto, "keep": part.keep}
-        named = {name: unit for name, unit in units.items() if unit is not None}
+        named: dict[str, Any] = {name: at for name, at in units.items() if at is not None}
+        if part.pictures is not None:
+            named["pictures"] = list(astuple(part.pictures))
         return self.post("evaluate", {"context": context, **named}, [x, sigma])
 
     def collect(

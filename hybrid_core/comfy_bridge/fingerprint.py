@@ -1,0 +1,114 @@
+"""Whether a model's network is what it was when it was compared with the worker's.
+
+Taken at a run's first shared evaluation: a change that another node makes anywhere in the network,
+or in code that it calls, is seen. Not seen: weights of a loader under torch.inference_mode() that
+are written to in place, because torch does not count that.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from hybrid_core.stages import described
+from hybrid_core.stages.described import Held
+from hybrid_core.stages.network_state import NetworkState, NetworkWatch
+from hybrid_core.stages.network_state import difference as network_difference
+
+# What ComfyUI's loaders and ops keep on a layer: where its weights are, and patches of the model's
+# patches_uuid. None says what a forward pass computes.
+LOADERS = frozenset(
+    {
+        "comfy_cast_weights", "prev_comfy_cast_weights", "comfy_patched_weights",
+        "comfy_force_cast_weights", "weight_function", "bias_function", "seed_key",
+    }
+)  # fmt: skip
+LOADERS_ENDINGS = ("_lowvram_function", "_comfy_model_dtype", "_need_lazy_init_bias")
+LOADERS_BEGINNINGS = ("_v", "_pin", "_prefetch")
+CALLED = (
+    "torch", "torch.nn.functional", "comfy.ops", "comfy.model_management", "comfy.model_base",
+    "comfy.samplers", "comfy.conds", "comfy.rmsnorm", "comfy.ldm.common_dit",
+    "comfy.ldm.modules.attention", "comfy.ldm.flux.math",
+)  # fmt: skip
+
+
+class Fingerprint:
+    """Of one network at one moment. Equal while a forward pass computes the same."""
+
+    __slots__ = ("network", "model")
+
+    def __init__(self, network: NetworkState, model: dict[str, Held]):
+        self.network, self.model = network, model
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprint):
+            return NotImplemented
+        return (self.network is other.network or self.network == other.network) and (
+            self.model == other.model
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.network)
+
+
+def fingerprint(patcher: ModelPatcher) -> Fingerprint:
+    """Of the patcher's model as it is now."""
+    model: BaseModel = patcher.model
+    if model not in _watches:
+        _watches[model] = NetworkWatch(model.diffusion_model, _code_of(model), _is_loaders)
+    return Fingerprint(_watches[model].look(), _own_functions(model))
+
+
+def difference(before: Fingerprint, after: Fingerprint) -> str | None:
+    """What changed first, in words that name its place; None when nothing did."""
+    for name in before.model.keys() | after.model.keys():
+        if before.model.get(name) != after.model.get(name):
+            return f"the model's {name} was replaced"
+    return network_difference(before.network, after.network)
+
+
+_watches: weakref.WeakKeyDictionary[BaseModel, NetworkWatch] = weakref.WeakKeyDictionary()
+
+
+def _is_loaders(name: str) -> bool:
+    return name in LOADERS or name.endswith(LOADERS_ENDINGS) or name.startswith(LOADERS_BEGINNINGS)
+
+
+def _own_functions(model: BaseModel) -> dict[str, Held]:
+    """Functions that were put on this very object."""
+    return {
+        name: Held(value)
+        for name, value in vars(model).items()
+        if callable(value) and not described.is_own(model, name, value)
+    }
+
+
+def _code_of(model: BaseModel) -> Mapping[str, Mapping[str, Any]]:
+    """Python modules that define the model's blocks or that those use."""
+    names = {cls.__module__ for module in model.diffusion_model.modules() for cls in _line(module)}
+    names |= {cls.__module__ for cls in _line(model)}
+    for name in [name for name in names if name in sys.modules]:
+        names |= set(_used_by(sys.modules[name]))
+    spaces = {name: vars(sys.modules[name]) for name in {*names, *CALLED} if name in sys.modules}
+    return spaces | {f"{c.__module__}.{c.__qualname__}": vars(c) for c in _line(model)}
+
+
+def _line(module: nn.Module) -> tuple[type, ...]:
+    return type(module).__mro__[:-1]
+
+
+def _used_by(module: ModuleType) -> list[str]:
+    """Modules of ComfyUI's networks whose functions or whole selves this one has imported."""
+    found = [
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+        if callable(value) or isinstance(value, ModuleType)
+    ]
+    return [name for name in found if isinstance(name, str) and name.startswith("comfy.ldm.")]
