@@ -158,8 +158,8 @@ test("a node that was never a KSampler shrinks by what the types differ", () => 
 test("the room that an open plot took goes with it", () => {
   const graph = swap(workflow({ size: [400, 300] })).workflow;
   const mine = found(graph, 4);
+  Object.assign(mine.properties, { hybrid_plot: "open", hybrid_plot_folded: mine.size[1] });
   mine.size = [400, mine.size[1] + 120];
-  Object.assign(mine.properties, { hybrid_plot: "open", hybrid_plot_grown: 120 });
   const back = found(swap(graph, TO_KSAMPLER).workflow, 4);
   assert.deepEqual(back.size, [400, 300]);
   assert.deepEqual(Object.keys(back.properties), ["Node name for S&R"]);

@@ -5,14 +5,12 @@ import { description, details, sentence, stepWords } from "../run/sentence.mjs";
 import { Calm } from "./calm.mjs";
 import { buildPlot, put } from "./elements.mjs";
 import { menuItems } from "./menu.mjs";
-import { paint } from "./paint.mjs";
-import { drawPicture, measurer } from "./picture.mjs";
+import { drawPicture } from "./picture.mjs";
 import { scene } from "./scene.mjs";
 import { strip } from "./strip.mjs";
+import { Surface } from "./surface.mjs";
 
 const TALL = 280; // px: room for more lines of words
-const LEAST = { width: 40, height: 8 }; // px of a canvas worth drawing on
-const SHARPNESS = { zoom: 3, pixels: 4e6 }; // of the canvas at most
 const CALM = 2000; // ms between two changes of the text alternative
 
 export class Plot {
@@ -21,7 +19,6 @@ export class Plot {
   #parts = buildPlot();
   #frame = 0;
   #drawn = ""; // what the last refresh showed
-  #size = { width: 0, height: 0 }; // of the canvas
   #tall = false;
   #hover = null; // {index, x, y}: a row and the place of its numbers on the screen
   #told = ""; // which row's numbers are on the screen
@@ -35,10 +32,9 @@ export class Plot {
    * prefs, words, kinds, theme, tip, key: a Prefs, Words, Kinds, Theme, Tooltip and Key.
    */
   constructor({ slot, zoom, opened, toggle, prefs, words, kinds, theme, tip, key }) {
-    Object.assign(this, { slot, zoom, opened, toggle, prefs, words, kinds, theme, tip, key });
+    Object.assign(this, { slot, opened, toggle, prefs, words, kinds, theme, tip, key });
     Object.assign(this, { element: this.#parts.root, canvas: this.#parts.canvas });
-    this.context = this.canvas.getContext("2d", { alpha: false });
-    this.measure = measurer(this.context);
+    this.surface = new Surface(this.canvas, zoom);
     this.observer = new ResizeObserver((entries) => this.#resized(entries));
     this.#listen();
   }
@@ -104,12 +100,11 @@ export class Plot {
     return shown && drawPicture(shown, { log, words, kinds, theme });
   }
 
-  /** Sizes come from here, in CSS pixels without the zoom: asking for them costs a layout. */
   #resized(entries) {
     for (const { target, contentRect } of entries) {
       const { width, height } = contentRect;
       if (target === this.element) this.#tall = height >= TALL;
-      else this.#size = { width, height };
+      else Object.assign(this.surface, { width, height });
     }
     this.schedule();
   }
@@ -119,17 +114,14 @@ export class Plot {
     const { log } = this.prefs;
     const open = this.opened();
     const shown = this.shown();
-    const { width, height } = this.#size;
-    const scale = this.#sharpness(width, height);
+    const { width, height, scale, visible } = this.surface;
     const drawn = [
       shown?.run.version, shown?.before?.run.version, this.#hover?.index, width, height, scale,
       this.#tall, this.theme.version, log, open, this.words.language, this.kinds.loaded,
     ].join("|");
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;
-    const visible = width > LEAST.width && height > LEAST.height;
-    // first: changed elements slow fonts down
-    if (visible) this.#draw(shown, { width, height, open }, scale);
+    if (visible) this.#draw(shown, open); // first: changed elements slow fonts down
     this.#write(shown, open);
     if (this.#hover) this.#tell(shown);
     if (!visible) return;
@@ -137,23 +129,13 @@ export class Plot {
     this.lastMs = performance.now() - began;
   }
 
-  #sharpness(width, height) {
-    const zoom = Math.min(SHARPNESS.zoom, Math.max(1, Math.ceil(this.zoom() * 2) / 2));
-    const most = Math.sqrt(SHARPNESS.pixels / Math.max(1, width * height));
-    return Math.min(most, (window.devicePixelRatio || 1) * zoom);
-  }
-
-  #draw(shown, { width, height, open }, scale) {
-    const { canvas, context, measure, words, kinds } = this;
+  #draw(shown, open) {
+    const { surface, words, kinds } = this;
+    const { width, height, measure } = surface;
     const { log } = this.prefs;
-    const [wide, high] = [Math.round(width * scale), Math.round(height * scale)];
-    if (canvas.width !== wide || canvas.height !== high) {
-      Object.assign(canvas, { width: wide, height: high });
-    }
-    context.setTransform(scale, 0, 0, scale, 0, 0);
     const view = { width, height, log, hover: this.#hover?.index ?? null, words, measure };
     this.#scene = open ? scene(shown, shown?.before ?? null, view, kinds) : strip(shown, view, kinds);
-    paint(context, this.#scene.shapes, this.theme.at(this.element), width, height);
+    surface.draw(this.#scene.shapes, this.theme.at(this.element));
   }
 
   #write(shown, open) {
@@ -222,9 +204,7 @@ export class Plot {
   }
 
   #follow({ clientX: x, clientY: y }) {
-    const box = this.canvas.getBoundingClientRect();
-    const px = ((x - box.left) * this.#size.width) / box.width;
-    const index = this.#scene?.nearest(px) ?? null;
+    const index = this.#scene?.nearest(this.surface.toLocal(x)) ?? null;
     this.#point(index === null ? null : { index, x, y });
   }
 
@@ -238,9 +218,8 @@ export class Plot {
     event.preventDefault();
     event.stopPropagation();
     const index = rows[event.key];
-    const box = this.canvas.getBoundingClientRect();
-    const x = box.left + ((this.#scene?.x(index) ?? 0) * box.width) / this.#size.width;
-    this.#point(index === null ? null : { index, x, y: box.top, aloud: true });
+    const at = this.surface.toClient(this.#scene?.x(index) ?? 0);
+    this.#point(index === null ? null : { index, ...at, aloud: true });
   }
 
   #point(hover) {

@@ -12,8 +12,8 @@ export const TO_KSAMPLER = Object.fromEntries(
 );
 
 const NAME = "Node name for S&R"; // what %KSampler.seed% in a file name looks for
-const PLOT_GROWN = "hybrid_plot_grown";
-const OURS = ["hybrid_plot", PLOT_GROWN]; // properties that mean something to our nodes only
+const FOLDED = "hybrid_plot_folded"; // the height before the plot was opened
+const OURS = ["hybrid_plot", FOLDED]; // properties that mean something to our nodes only
 const IDENTITY = ["cnr_id", "aux_id", "ver"]; // of the pack that a node is of
 
 /**
@@ -89,9 +89,9 @@ function replaced(node, source, target) {
 function heightOf(node, source, target) {
   const height = node.size[1];
   if (target.type in TO_KSAMPLER) return Math.max(height, target.height);
-  const { [MEMORY]: memory, [PLOT_GROWN]: plot = 0 } = node.properties ?? {};
-  if (memory) return height - memory.grown - plot;
-  return Math.max(target.height, height - (source.height - target.height) - plot);
+  const { [MEMORY]: memory, [FOLDED]: folded = height } = node.properties ?? {};
+  if (memory) return folded - memory.grown;
+  return Math.max(target.height, folded - (source.height - target.height));
 }
 
 /** A slot of the new type with the label and the links of the old one. */
