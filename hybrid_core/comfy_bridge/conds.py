@@ -9,6 +9,7 @@ import comfy.conds
 import comfy.utils
 import torch
 
+from hybrid_core.comfy_bridge.option_keys import is_nobodys
 from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.workers.contract import Pictures
 
@@ -30,7 +31,9 @@ def context(conds: Sequence[CondList | None], model_options: Mapping[str, Any]) 
     return {
         "conds": [None if cond is None else [_entry(e) for e in cond] for cond in conds],
         "transformer_options": {
-            key: value for key, value in transformer.items() if key not in SET_AT_EVERY_CALL
+            key: value
+            for key, value in transformer.items()
+            if key not in SET_AT_EVERY_CALL and not is_nobodys(key, value)
         },
     }
 

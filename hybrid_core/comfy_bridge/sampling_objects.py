@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import comfy.model_sampling
+import comfy_extras
 import torch
 
 from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.stages.described import is_own
 
+EXTRAS = "nodes_model_advanced"  # of comfy_extras: LCM, X0 and the distilled schedule
 _MODULE_STATE = frozenset(vars(torch.nn.Module()))
 
 
@@ -16,17 +21,34 @@ def _class_here(name: str) -> type | None:
     """A class that both processes have under this name."""
     found = getattr(comfy.model_sampling, name, None)
     if found is None:
-        from comfy_extras import nodes_model_advanced  # LCM, X0 and the distilled schedule
+        from comfy_extras import nodes_model_advanced
 
         found = getattr(nodes_model_advanced, name, None)
     return found if isinstance(found, type) else None
 
 
+def _is_there(cls: type) -> bool:
+    """Whether the other process has this class under its name.
+
+    ComfyUI loads the nodes of comfy_extras under their file's path, so a class there is another
+    object than the one that an import gives: such a class is known by its file.
+    """
+    if getattr(comfy.model_sampling, cls.__name__, None) is cls:
+        return True
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    ours = [os.path.join(folder, f"{EXTRAS}.py") for folder in comfy_extras.__path__]
+    return (
+        file is not None
+        and cls.__qualname__ == cls.__name__
+        and os.path.realpath(file) in map(os.path.realpath, ours)
+    )
+
+
 def describe(sampling: torch.nn.Module) -> dict[str, Any]:
     """Base classes by name, attributes and buffers. Raises NotPartitionable for foreign code."""
     own = type(sampling)
-    bases = [own] if _class_here(own.__name__) is own else list(own.__bases__)
-    foreign = [base.__name__ for base in bases if _class_here(base.__name__) is not base]
+    bases = [own] if _is_there(own) else list(own.__bases__)
+    foreign = [base.__name__ for base in bases if not _is_there(base)]
     methods = [] if bases == [own] else [n for n, v in vars(own).items() if callable(v)]
     if foreign or methods:
         raise NotPartitionable(
@@ -35,9 +57,14 @@ def describe(sampling: torch.nn.Module) -> dict[str, Any]:
         )
     if sampling._parameters or sampling._modules:
         raise NotPartitionable(f"the model's sampling ({own.__name__}) holds layers of its own")
+    plain = {
+        name: value
+        for name, value in vars(sampling).items()
+        if name not in _MODULE_STATE and not is_own(sampling, name, value)
+    }
     return {
         "bases": [base.__name__ for base in bases],
-        "values": {k: v for k, v in vars(sampling).items() if k not in _MODULE_STATE},
+        "values": plain,
         "buffers": dict(sampling._buffers),
     }
 

@@ -6,16 +6,20 @@ A check raises NotPartitionable; the run is then what KSampler's would be.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import nn
 
 from hybrid_core.config import WorkerDevice
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.machine.devices import own_gpu
+from hybrid_core.stages.described import is_own
 
 WRAPPER_KEY = "hybrid_ksampler"
 INSIDE_FORWARD = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
@@ -29,6 +33,9 @@ COND_FEATURES = {
     "hooks": "the conditioning carries hooks (a LoRA or a schedule bound to a prompt)",
 }
 SENT_OBJECT_PATCHES = {"model_sampling"}
+EVALUATION = frozenset(  # what an evaluation calls on BaseModel
+    {"apply_model", "_apply_model", "process_timestep", "get_dtype", "get_dtype_inference"}
+)
 PARENTS_OBJECT_PATCHES = {"latent_format"}  # used before and after sampling only
 
 
@@ -49,11 +56,36 @@ def check_model(patcher: ModelPatcher) -> None:
         raise NotPartitionable(f"another node replaces parts of this model ({_names(others)})")
     for kind in CHANGES_MODEL:
         _no_one_else(patcher.callbacks.get(kind, {}), f"runs code at '{kind}'")
+    replaced = _replaced_method(patcher.model, EVALUATION)
+    if replaced is not None:
+        raise NotPartitionable(f"other code replaces the model's {replaced}")
     for name, module in patcher.model.diffusion_model.named_modules():
-        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        cls: Any = type(module)
+        replaced = _replaced_method(module, _methods(cls))
+        if replaced is not None or module._forward_hooks or module._forward_pre_hooks:
             raise NotPartitionable(
-                f"other code overrides the forward pass of {name or type(module).__name__}"
+                f"other code overrides the forward pass of {name or cls.__name__}"
             )
+
+
+def _replaced_method(module: nn.Module, methods: frozenset[str]) -> str | None:
+    """One of `methods` that is hidden on this very object by something else than the class's."""
+    for name in vars(module).keys() & methods:
+        value = vars(module)[name]
+        if callable(value) and not is_own(module, name, value):
+            return name
+    return None
+
+
+@lru_cache(maxsize=1000)
+def _methods(cls: type) -> frozenset[str]:
+    """Names of the functions that a class's objects have."""
+    return frozenset(
+        name
+        for base in cls.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, FunctionType)
+    )
 
 
 def check_place(patcher: ModelPatcher, worker: WorkerDevice) -> None:

@@ -38,6 +38,30 @@ def test_exact_equals_ksampler_and_off_is_ksampler(server, model):
     assert torch.equal(latents(server, graph(model=model, mode="off")), expected)
 
 
+@pytest.mark.parametrize("sampling", ["lcm", "x0", "v_prediction"])
+def test_a_sampling_of_comfy_extras_is_shared(server, sampling):
+    until_shared(server, "unet")
+
+    def sampled(node, **inputs):
+        prompt = graph(node, "unet", **inputs)
+        prompt["patched"] = {
+            "class_type": "ModelSamplingDiscrete",
+            "inputs": {"model": ["model", 0], "sampling": sampling, "zsnr": False},
+        }
+        prompt["sampler"]["inputs"]["model"] = ["patched", 0]
+        return prompt
+
+    deadline = time.monotonic() + 60
+    while True:  # the replica with this sampling is made in the first run
+        seen = latents(server, sampled("Hybrid_KSampler", mode="exact", seed=2, steps=4))
+        if last_count(server) == (4, 4):
+            break
+        assert time.monotonic() < deadline, server.log[-2000:]
+        server.run(sampled("Hybrid_KSampler", mode="exact", seed=time.monotonic_ns()))
+    expected = latents(server, sampled("KSampler", seed=2, steps=4))
+    assert (seen - expected).norm() / expected.norm() < 1e-4
+
+
 def test_advanced_sampler_equals_the_cores(server):
     until_shared(server)
     seen = latents(server, advanced(graph(), "Hybrid_KSamplerAdvanced"))
