@@ -31,6 +31,7 @@ from hybrid_core.telling.report import Report, StepRecord, Watcher
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
+BOTH_IN_FULL = "both branches in full at every step"
 Tensor = torch.Tensor
 
 
@@ -270,7 +271,8 @@ class Driver:
             report.cut = pipeline.cut_name
             obstacle = obstacle or pipeline.obstacle
         if obstacle and not report.pipelined and not report.forecast:
-            report.note(f"both branches in full at every step: {obstacle}")
+            which = "every step in full" if self._one_branch else BOTH_IN_FULL
+            report.note(f"{which}: {obstacle}")
         self._watcher.ended(report)
         if report.reasons:
             self._say(report.line())
