@@ -164,16 +164,15 @@ class Attachment:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
-        staged = self._mode in ("adaptive", "paper") and not alone
-        if alone and self._mode == "adaptive":  # half of the pictures each costs as little, exactly
-            staged = not division.pictures_pay(1, shape[0])
+        shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
+        divided = alone and division.pictures_pay(1, shape[0])  # costs as little as stages, exactly
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
         cfg = 1.0 if alone else getattr(guider, "cfg", None)
         cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
         course = Course.of(
-            self._mode if staged else "exact",
+            self._mode if shortened else "exact",
             tuning,
             schedule,
             flow,
@@ -182,7 +181,7 @@ class Attachment:
             cfg,
         )
         pipeline = None
-        if staged:
+        if shortened and not divided:
             cuts = self._session.cuts.setdefault(patcher.model, {})
             pipeline = Pipeline(course, cuts, shape)
         report = Report(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.samplers import KSampler, sampler_object
 from harm import KIND, next_run_works
-from helpers import Watched, bring_up, empty_latent, guider, relative, sample
+from helpers import FORESEEN, Watched, bring_up, empty_latent, guider, relative, sample
 
 from hybrid_core.comfy_bridge import conds, demo_models
 from hybrid_core.comfy_bridge.call import ComfyCall
@@ -19,15 +19,16 @@ from hybrid_core.workers.contract import Pictures
 from hybrid_core.workers.process.host import Host
 
 EQUAL = 1e-5  # relative, fp32
+CLOSE = 0.1  # with steps that are foreseen
 KINDS = list(demo_models.KINDS)
 SAMPLERS = ["euler", "dpmpp_2m", "euler_ancestral", "heun"]
 BATCHES = [2, 3, 4]
 
 
-def shared_and_reference(demo, session, kind, batch=2, mode="exact", **settings):
+def shared_and_reference(demo, session, kind, batch=2, **settings):
     """Final latents of a shared run and of KSampler; every evaluation of the first was shared."""
     bring_up(session, demo[kind])
-    watched = Watched(demo[kind], session, mode)
+    watched = Watched(demo[kind], session)
     settings = {"cfg": 1.0, "latent": empty_latent(batch), **settings}
     seen = sample(watched.model, kind, **settings)
     (report,) = watched.reports
@@ -37,13 +38,36 @@ def shared_and_reference(demo, session, kind, batch=2, mode="exact", **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("at", "sampler"), enumerate(SAMPLERS))
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("batch", BATCHES)
-def test_a_batch_equals_ksampler(demo, session, kind, at, sampler, batch):
-    mode = ("exact", "adaptive")[(at + batch) % 2]
-    seen, expected, report = shared_and_reference(demo, session, kind, batch, mode, sampler=sampler)
+def test_a_batch_equals_ksampler(demo, session, kind, sampler, batch):
+    seen, expected, report = shared_and_reference(demo, session, kind, batch, sampler=sampler)
     assert report.divided >= 4
     assert relative(seen, expected) < EQUAL
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mode_adaptive_divides_what_it_does_not_foresee(demo, session, kind):
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive", **FORESEEN)
+    settings = {"cfg": 1.0, "steps": 12, "scheduler": "simple", "latent": empty_latent(4)}
+    seen = sample(watched.model, kind, **settings)
+    (report,) = watched.reports
+    assert kinds(report.steps) == "dddFdFFdFddd" and report.reasons == []
+    first = sum(step.compared for step in report.steps)
+    assert report.ideal == pytest.approx(12 / (8 / 2 + first / 2))
+    assert EQUAL < relative(seen, sample(demo[kind], kind, **settings)) < CLOSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mode_adaptive_divides_every_step_of_a_sampler_that_adds_noise(demo, session, kind):
+    bring_up(session, demo[kind])
+    watched = Watched(demo[kind], session, "adaptive")
+    settings = {"cfg": 1.0, "sampler": "euler_ancestral", "latent": empty_latent(2)}
+    seen = sample(watched.model, kind, **settings)
+    (report,) = watched.reports
+    assert kinds(report.steps) == "dddd" and report.reasons[0].startswith("every step in full")
+    assert relative(seen, sample(demo[kind], kind, **settings)) < EQUAL
 
 
 @pytest.mark.parametrize("kind", KINDS)
