@@ -4,8 +4,8 @@
                                  [--sampler NAME] [--cfg 5]
 
 Two cores are two devices. Each prompt/seed pair is sampled by KSampler (one process, one core) and
-by every arm (a process on each core), one after the other: ratios are of the summed times. Rules were
-chosen on pictures 0 to 15, so the ones from 16 on judge them.
+by every arm (a process on each core), one after the other: ratios are of the summed times. Rules
+were chosen on pictures 0 to 15, so the ones from 16 on judge them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAMPLERS = (
     "euler", "dpmpp_2m", "ddim", "res_multistep", "uni_pc", "heun", "dpm_2", "euler_ancestral",
     "dpmpp_2m_sde",
 )  # fmt: skip
-FIRST = 16  # picture
+PICTURES, FIRST = 64, 16
 SCHEDULER = "normal"
 LENGTHS = (5, 10, 20, 30)  # k of mode paper, as published for 50 steps
 TOLERANCES = (0.006, 0.01, 0.014, 0.02, 0.03)
@@ -87,7 +87,8 @@ def main() -> None:
 def measure(kind: str, model: Any, steps: int, cfg: float, sampler: str, count: int) -> list[Row]:
     """All arms of one setting."""
     judge = classifier.load()
-    labels = pictures.random_labels(FIRST + count, torch.Generator().manual_seed(11))[FIRST:]
+    every = pictures.random_labels(PICTURES, torch.Generator().manual_seed(11))
+    labels = every[FIRST : FIRST + count]
     taken = [Taken() for _ in ARMS]
     attached = [
         attach(model, mode, progress, on_report=one.reports.append, tuning=tuning)
