@@ -18,7 +18,7 @@ from hybrid_core.telling.report import Report, kinds
 STEPS = 20
 FIXED = {  # schedules that do not depend on what random weights make of an image
     "exact": Tuning(),
-    "adaptive": Tuning(tolerance=1e9, largest_gap=2),
+    "adaptive": Tuning(tolerance=1e9, largest_gap=2, kinds=frozenset(("pipelined",))),
     "paper": Tuning(window=9, slope=1e9, length=30),
 }
 SHARED = "both processes on one GPU: no ratio can be had, the step shows the overhead"

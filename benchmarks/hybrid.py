@@ -26,7 +26,12 @@ from hybrid_core.telling.report import Report, kinds
 
 MODELS = ("SD3 shape, 9 blocks", "SDXL shape, half width")
 STEPS = 18
-FREE = Tuning(tolerance=1e9, largest_gap=4)
+FREE = {"tolerance": 1e9, "largest_gap": 4}  # a fixed schedule
+ARMS = {
+    "exact": ("exact", Tuning()),
+    "pipelined": ("adaptive", Tuning(**FREE, kinds=frozenset(("pipelined",)))),
+    "forecast": ("adaptive", Tuning(**FREE, kinds=frozenset(("forecast",)))),
+}
 
 
 def main() -> None:
@@ -50,10 +55,10 @@ def measure(name: str, shape: Shape, rounds: int) -> list[Row]:
             raise RuntimeError(f"{name}: the worker did not come up")
     before = memory()
     bare = BarePair(name)
-    reports: dict[str, list[Report]] = {"exact": [], "adaptive": []}
+    reports: dict[str, list[Report]] = {arm: [] for arm in ARMS}
     arms: dict[str, Any] = {"ksampler": model}
-    for mode, taken in reports.items():
-        arms[mode] = attach(model, mode, progress, on_report=taken.append, tuning=FREE)
+    for arm, (mode, tuning) in ARMS.items():
+        arms[arm] = attach(model, mode, progress, on_report=reports[arm].append, tuning=tuning)
     times: dict[str, list[float]] = {arm: [] for arm in (*arms, "bare full", "bare stage", "alone")}
     for count in range(rounds + 1):  # the first round warms up
         for arm, patcher in arms.items():
@@ -85,7 +90,7 @@ def row_of(name: str, arm: str, times: dict[str, list[float]], reports: list[Rep
     }
     if not reports:
         return {**row, "ideal": 1.0}
-    if any(r.local or r.partitioned + r.pipelined != STEPS for r in reports):
+    if any(r.local or r.shared + r.forecast != STEPS for r in reports):
         raise RuntimeError(f"{name}: not every step was shared: {reports[-1].line()}")
     last = reports[-1]
     bare = [

@@ -47,14 +47,16 @@ class Course:
         cfg: float = 1.0,
         joined: bool = True,
         obstacle: str | None = None,
+        rounding: float = 0.0,
     ):
         """schedule: the sampler's noise levels with the final one; mask: what is denoised, or None.
 
         matrix: the sampler's, None where every evaluation is to be in full; obstacle: why, where
         the mode could do otherwise. cfg: the guidance scale, 1 for a run of one branch; joined:
-        whether the branches are joined by it alone.
+        whether the branches are joined by it alone. rounding: relative, of the latents as the
+        framework keeps them.
         """
-        self.policy = policy
+        self.policy, self._rounding = policy, rounding
         self._obstacle = obstacle
         self._schedule, self._mask = list(schedule), mask
         self._measures = Measures(policy)
@@ -78,6 +80,7 @@ class Course:
         mask: Tensor | None = None,
         cfg: float = 1.0,
         joined: bool = True,
+        rounding: float = 0.0,
     ) -> Course:
         """For a run in `mode`. flow: the model's noise levels are a flow's, 0..1.
 
@@ -101,7 +104,7 @@ class Course:
             reach = matrix.reach(schedule, flow, cfg)
             policy = Adaptive(tuning.tolerance, reach, tuning.largest_gap, tuning.kinds)
         look_ahead = tuning.look_ahead and policy.guided
-        return cls(policy, schedule, matrix, mask, look_ahead, cfg, joined)
+        return cls(policy, schedule, matrix, mask, look_ahead, cfg, joined, rounding=rounding)
 
     @property
     def obstacle(self) -> str | None:
@@ -140,7 +143,7 @@ class Course:
         if prompts != self._prompts:
             self._prompts = prompts
             memory.forget()
-        foreseen = Trajectory.foreseen(numbers[1 : 1 + MEASURES])
+        foreseen = Trajectory.foreseen(numbers[1 : 1 + MEASURES], self._rounding)
         self._unforeseen += not foreseen
         memory.trajectory.arrive(self._call, x)
         self._asked = True

@@ -40,10 +40,13 @@ class Trajectory:
         return torch.stack([discrepancy.mean((x - other).abs(), self._mask) for other in others])
 
     @staticmethod
-    def foreseen(surprise: Sequence[float]) -> bool:
-        """Whether the latent is where it was foreseen, by the numbers of `surprise`."""
+    def foreseen(surprise: Sequence[float], rounding: float = 0.0) -> bool:
+        """Whether the latent is where it was foreseen, by the numbers of `surprise`.
+
+        rounding: relative, of the latents' dtype.
+        """
         missed, step, size = surprise
-        return missed <= OFF_A_STEP * step + OFF_ROUNDING * size
+        return missed <= OFF_A_STEP * step + max(OFF_ROUNDING, rounding) * size
 
     def fits(self, x: Tensor) -> bool:
         """Whether `x` is of the size of the one before."""

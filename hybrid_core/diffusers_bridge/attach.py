@@ -186,6 +186,7 @@ class Attachment:
             lambda: matrix(pipe.scheduler, Schedule(pipe.scheduler, x.device)),
             cfg=cfg,
             joined=not getattr(pipe, "guidance_rescale", 0.0) > 0.0,
+            rounding=torch.finfo(x.dtype).eps,
         )
         pipeline = None
         if staged:

@@ -16,7 +16,9 @@ from tensors import relative
 
 import hybrid_core.diffusers_bridge
 from hybrid_core.config import Tuning
-from hybrid_core.course.policy import LAST_EXACT, Known, Seen, policy_for
+from hybrid_core.course.adaptive import LAST_EXACT
+from hybrid_core.course.paper import Paper
+from hybrid_core.course.policy import PIPELINED, Seen
 from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.errors import ConfigError
 from hybrid_core.telling.report import kinds
@@ -24,8 +26,10 @@ from hybrid_core.workers.process.host import Host
 
 EQUAL = 1e-4
 CLOSE = 0.02
-FREE = Tuning(tolerance=1e9, largest_gap=2)  # a fixed schedule
-ANY = "EEEpEppEppEppEppEppEppEppEppEppEppEppEppEppEppEpp"
+# fixed schedules
+FREE = Tuning(tolerance=1e9, largest_gap=2, kinds=frozenset(("pipelined",)))
+FORESEEN = Tuning(tolerance=1e9, largest_gap=2, kinds=frozenset(("forecast",)))
+ANY = "EEEEpEppEppEppEppEppEppEppEppEppEppEppEppEppEppEpp"
 
 
 def fixed(steps):
@@ -72,20 +76,22 @@ def test_half_precision_is_pipelined_and_stays_close(pool):
     assert relative(seen, plain) < 2.5 * CLOSE
 
 
-def replayed(report, sigmas, flow):
+def replayed(report, flow):
     """Kinds of steps and the policy of mode paper, from the discrepancies of `report`."""
-    policy, found = policy_for("paper", Tuning(), sigmas, flow, 5.0), ""
+    policy, found = Paper.tuned(Tuning(), STEPS, flow), ""
     for step, record in enumerate(report.steps):
-        found += "p" if policy.choose(step, Known.by_exact(step - 1)) else "E"
+        kind, _ = policy.choose(step, True)
+        found += "p" if kind == PIPELINED else "E"
+        policy.did(step, kind)
         if found[-1] == "E" and record.discrepancy is not None:
-            policy.saw_exact(step, Seen(record.discrepancy))
+            policy.saw(step, Seen(record.discrepancy))
     return found, policy
 
 
 def test_mode_paper_takes_the_published_window(case, pool):
     name, call, plain = case
     seen, report = shared(call, "paper", pool)
-    found, policy = replayed(report, range(STEPS + 1), name == "sd3")
+    found, policy = replayed(report, name == "sd3")
     assert kinds(report.steps) == found
     assert report.tau[1] == policy.tau2 == policy.tau1 + 5
     # a window that ends by its slope has been evaluated at tau1 already
@@ -104,6 +110,14 @@ def test_mode_adaptive_pipelines_and_stays_close(case, pool):
     assert EQUAL < relative(seen, plain) < CLOSE
     assert kinds(report.steps) == kinds(other.steps) and torch.equal(seen, again)
     assert report.cut is not None and report.bytes_received > 0
+
+
+def test_mode_adaptive_foresees_and_stays_close(case, pool):
+    call, plain = short(case[1], 24)
+    seen, report = shared(call, "adaptive", pool, tuning=FORESEEN)
+    assert kinds(report.steps) == "EEEFEFFEFFEFFEFFEFFEFEEE"
+    assert report.local == 0 and report.reasons == [] and report.unshortened is None
+    assert EQUAL < relative(seen, plain) < CLOSE
 
 
 def test_no_tolerance_is_mode_exact(case, pool):
@@ -284,9 +298,9 @@ def test_a_worker_that_fails_in_the_parallelism_stage(case, pool, monkeypatch):
 
     monkeypatch.setattr(Host, "post", wrong)
     seen, report = shared(call, "adaptive", pool, tuning=FREE)
-    assert len(stages) == 3 and ANY[12] == "p"
-    assert kinds(report.steps) == ANY[:12] + "L" * (STEPS - 12)
-    assert (report.partitioned, report.pipelined, report.local) == (6, 6, STEPS - 12)
+    assert len(stages) == 3 and ANY[11:14] == "Epp", "the third one is for the second of these"
+    assert kinds(report.steps) == ANY[:13] + "L" * (STEPS - 13)
+    assert (report.partitioned, report.pipelined, report.local) == (7, 6, STEPS - 13)
     (reason,) = report.reasons
     assert "there is no block 99" in reason
     assert relative(seen, plain) < CLOSE

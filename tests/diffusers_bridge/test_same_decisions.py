@@ -88,13 +88,14 @@ def both(request, session):
 
 
 @pytest.mark.parametrize("mode", TUNINGS)
-def test_the_same_steps_are_pipelined(both, mode, pool):
+def test_the_same_steps_are_shortened(both, mode, pool):
     latents, report = both.comfyui(mode)
     seen, own = shared((both.pipe, both.arguments), mode, pool, tuning=TUNINGS[mode])
     assert report.local == own.local == 0 and report.reasons == own.reasons == []
     assert kinds(own.steps) == kinds(report.steps)
     assert own.tau == report.tau is not None
-    assert own.pipelined == report.pipelined >= 4 and own.partitioned >= 4
+    assert own.pipelined == report.pipelined and own.forecast == report.forecast
+    assert own.pipelined + own.forecast >= 4 and own.partitioned >= 4
     assert relative(seen, latents) < SAME
     for ours, theirs in zip(own.steps, report.steps, strict=True):
         assert ours.sigma == pytest.approx(theirs.sigma, rel=1e-4)

@@ -63,7 +63,7 @@ def test_exact_equals_ksampler(demo, half_demo, half_session, kind, batch, sampl
 @pytest.mark.parametrize("kind", demo_models.KINDS)
 def test_adaptive_pipelines(half_demo, half_session, kind):
     bring_up(half_session, half_demo[kind])
-    tuning = {"tolerance": 1e9, "largest_gap": 2}
+    tuning = {"tolerance": 1e9, "largest_gap": 2, "kinds": frozenset(("pipelined",))}
     watched = Watched(half_demo[kind], half_session, "adaptive", **tuning)
     seen = sample(watched.model, kind, steps=12, cfg=2.0)
     assert watched.announced == [] and watched.reports[0].pipelined >= 5
