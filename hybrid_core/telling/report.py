@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from hybrid_core.telling.kinds import KINDS, TOLD
+
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
 # exact: a branch each; pipelined: a stage each; shared: some pictures of the batch each; forecast:
 # nobody; local: several branches in this process alone; single: one branch in this process alone
-LETTERS = {
-    "exact": "E", "pipelined": "p", "shared": "d", "forecast": "F", "local": "L", "single": "s",
-}  # fmt: skip
+LETTERS = {kind: str(KINDS[kind]["letter"]) for kind in TOLD}
 
 
 @dataclass

@@ -91,3 +91,14 @@ def test_no_page_is_of_a_node_that_is_not_there():
     assert {path.stem for path in folder.glob("*.md")} == set(NODES)
     assert {path.parent.name for path in folder.glob("*/*.md")} == set(NODES)
     assert {path.stem for path in folder.glob("*/*.md")} == set(LANGUAGES)
+
+
+KINDS = json.loads((ROOT / "hybrid_core" / "telling" / "kinds.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("language", ("en", *LANGUAGES))
+@pytest.mark.parametrize("node", ("Hybrid_KSampler", "Hybrid_KSamplerAdvanced", "Hybrid_Monitor"))
+def test_help_page_says_of_each_kind_of_step_what_the_node_says(node, language):
+    text = page(node, language)
+    for kind in KINDS["kinds"].values():
+        assert f"| *{kind['name'][language]}* | {kind['says'][language]} |" in text
