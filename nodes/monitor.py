@@ -54,9 +54,16 @@ def _address(node_id: str) -> Address:
         return Address(node_id)
     for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
         if prompt_id == context.prompt_id:
-            workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
-            return Address(node_id, prompt_id, workflow.get("id"), extra.get("client_id"))
+            workflow_id = _text(extra, "extra_pnginfo", "workflow", "id")
+            return Address(node_id, prompt_id, workflow_id, _text(extra, "client_id"))
     return Address(node_id, context.prompt_id)
+
+
+def _text(value: Any, *path: str) -> str | None:
+    """The text at this place of what a client sent, which may be anything."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def prompt_running() -> bool:

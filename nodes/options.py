@@ -7,6 +7,8 @@ import dataclasses
 from comfy_api.latest import io
 
 from hybrid_core.config import DATA_PLANES, Settings, Tuning
+from hybrid_core.errors import ConfigError
+from hybrid_core.transport.wire import shown
 
 from .schema import ALIASES, CATEGORY, schema
 
@@ -136,6 +138,10 @@ class HybridOptions(io.ComfyNode):
         data_plane: str = Tuning.data_plane,
         shortened: str = "all",
     ) -> io.NodeOutput:
+        if shortened not in SHORTENED:
+            raise ConfigError(
+                f"shortened is {shown(shortened)}, expected one of {', '.join(SHORTENED)}"
+            )
         return io.NodeOutput(
             Tuning(
                 window=L,
@@ -153,4 +159,10 @@ class HybridOptions(io.ComfyNode):
 
 
 def tuned(options: Tuning | None, tolerance: float) -> Tuning:
+    """Raises ConfigError."""
+    if not isinstance(options, Tuning | None):
+        raise ConfigError(
+            f"options is {shown(options)}, expected the output of Hybrid Options; "
+            "connect that node or nothing"
+        )
     return dataclasses.replace(options or Tuning(), tolerance=tolerance)

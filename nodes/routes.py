@@ -14,6 +14,7 @@ from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.errors import HybridError
 from hybrid_core.telling.kinds import LOOKS
+from hybrid_core.transport.wire import shown
 
 from . import monitor
 
@@ -68,12 +69,12 @@ def add_routes() -> None:
     async def settings(request: web.Request) -> web.Response:
         try:
             told = await request.json()
-        except ValueError:
-            return _refused("the body is not JSON")
+        except (ValueError, RecursionError, LookupError):  # also a charset that nobody knows
+            return _refused("the body is not JSON, or nested too deep, or in an unknown charset")
         seconds = told.get("idle_seconds") if isinstance(told, dict) else None
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not -MOST_SECONDS <= seconds <= MOST_SECONDS:
-            return _refused(f"expected {{'idle_seconds': a number}}, the body is {told!r:.200}")
+            return _refused(f"expected {{'idle_seconds': a number}}, the body is {shown(told)}")
         return await _after(lambda: SESSION.keep_idle(float(seconds)))
 
 

@@ -7,12 +7,13 @@ for those, so they need not leave this process.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-import comfy
+import comfy.samplers
 
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.transport.carry import flatten
@@ -29,9 +30,9 @@ def is_nobodys(key: Any, value: Any) -> bool:
 
 def _loaded() -> list[ModuleType]:
     """Modules of ComfyUI's folder comfy."""
-    folders = tuple(comfy.__path__)
+    folder = os.path.dirname(str(comfy.samplers.__file__))
     found = [module for name, module in sys.modules.items() if name.startswith("comfy.")]
-    return [m for m in found if str(getattr(m, "__file__", None)).startswith(folders)]
+    return [m for m in found if str(getattr(m, "__file__", None)).startswith(folder)]
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from hybrid_core.telling.kinds import (
     is_short,
 )
 
+_shortening = reprlib.Repr()
+_shortening.maxstring = 60
 FASTER = 1.05  # a ratio from which a run is called faster
 
 
@@ -117,16 +120,16 @@ def read(text: str) -> Curve:
     """Read a report. Raises UnreadableReport."""
     try:
         data = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise _unreadable(f"the text {_short(text)}") from None
     if not isinstance(data, dict) or not isinstance(data.get("mode"), str):
         raise _unreadable(f"{_short(text)} without a mode")
     rows = data.get("steps", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _unreadable(f"steps that are {_short(json.dumps(rows))}, not a list of objects")
+        raise _unreadable(f"steps that are {_short(rows)}, not a list of objects")
     reasons = data.get("reasons", [])
     if not isinstance(reasons, list):
-        raise _unreadable(f"reasons {_short(json.dumps(reasons))}, not a list")
+        raise _unreadable(f"reasons {_short(reasons)}, not a list")
     steps, on_schedule = _steps(rows)
     short = [step.position for step in steps if is_short(step.kind)]
     total = _number(data, "total") or 0
@@ -149,7 +152,7 @@ def _steps(rows: list[dict[str, Any]]) -> tuple[tuple[Step, ...], bool]:
     kinds = [row.get("kind", "exact") for row in rows]
     unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in TOLD]
     if unknown:
-        raise _unreadable(f"a step of the kind {_short(str(unknown[0]))}, not {', '.join(TOLD)}")
+        raise _unreadable(f"a step of the kind {_short(unknown[0])}, not {', '.join(TOLD)}")
     counted = [row.get("step") for row in rows]
     on_schedule = counted == list(range(len(rows)))
     short = [at for at, kind in enumerate(kinds) if is_short(kind)]
@@ -173,7 +176,7 @@ def _number(row: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unreadable(f"{name} {_short(json.dumps(value))}, not a number")
+        raise _unreadable(f"{name} {_short(value)}, not a number")
     return float(value) if math.isfinite(value) else None
 
 
@@ -184,6 +187,6 @@ def _unreadable(seen: str) -> UnreadableReport:
     )
 
 
-def _short(text: object) -> str:
-    shown = text if isinstance(text, str) else type(text).__name__
-    return repr(shown if len(shown) <= 60 else f"{shown[:60]}…")
+def _short(value: object) -> str:
+    """In few words however long or deep it is."""
+    return _shortening.repr(value)

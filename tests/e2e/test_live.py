@@ -275,6 +275,8 @@ def test_freeing_the_worker_in_a_run_does_not_cost_the_image(server, page):
         (b'{"idle_seconds": NaN}', "a number"),
         (b'{"idle_seconds": Infinity}', "a number"),
         (b'{"idle_seconds": ' + b"9" * 400 + b"}", "a number"),
+        (b"[" * 100_000, "too deep"),
+        (b"[" * 900 + b"]" * 900, "idle_seconds"),
     ],
 )
 def test_bad_settings_are_refused_with_a_reason(server, body, why):
@@ -283,6 +285,37 @@ def test_bad_settings_are_refused_with_a_reason(server, body, why):
         post(server, "/hybrid_ksampler/settings", body)
     assert refused.value.code == 400 and why in json.load(refused.value)["error"]
     assert server.get("/hybrid_ksampler/worker")["idle_seconds"] == before
+
+
+def test_settings_in_an_unknown_charset_are_refused_with_a_reason(server):
+    said = {"Content-Type": "application/json; charset=bogus"}
+    asked = urllib.request.Request(
+        server.address + "/hybrid_ksampler/settings", b'{"idle_seconds": 600}', said
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked)
+    assert refused.value.code == 400 and "charset" in json.load(refused.value)["error"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "text", [], 5, {"workflow": "an id"}, {"workflow": [1]}, {"workflow": 5},
+        {"workflow": {"id": {"a": 1}}}, {"workflow": {"id": 5}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_extra_pnginfo_of_any_shape_costs_no_image(server, told):
+    body = {"prompt": graph(seed=time.monotonic_ns()), "extra_data": {"extra_pnginfo": told}}
+    answer = post(server, "/prompt", json.dumps(body).encode())
+    assert server.finished(answer["prompt_id"])["status"]["status_str"] == "success"
+
+
+@pytest.mark.parametrize("options", ["text", 5])
+def test_options_of_a_wrong_type_are_refused_in_a_sentence(server, options):
+    entry = server.finished(server.queue(graph(options=options, seed=time.monotonic_ns())))
+    (said,) = [d for name, d in entry["status"]["messages"] if name == "execution_error"]
+    assert "expected the output of Hybrid Options" in said["exception_message"]
 
 
 def test_an_unused_worker_goes_after_the_time_that_was_set(server):

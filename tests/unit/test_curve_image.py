@@ -222,8 +222,8 @@ def test_infinities_are_nothing_measured():
         ('{"mode": "exact", "steps": [{"kind": "warp"}]}', "kind 'warp', not exact, shared"),
         ('{"mode": "exact", "steps": [{"kind": ["exact"]}]}', "kind .*, not exact"),
         ('{"mode": "exact", "steps": [{"ms": "long"}]}', "ms .*, not a number"),
-        ('{"mode": "exact", "ratio": true}', "ratio 'true', not a number"),
-        ('{"mode": "exact", "reasons": 5}', "reasons '5', not a list"),
+        ('{"mode": "exact", "ratio": true}', "ratio True, not a number"),
+        ('{"mode": "exact", "reasons": 5}', "reasons 5, not a list"),
     ],
 )
 def test_what_is_no_report_is_refused(text, said):
@@ -236,3 +236,20 @@ def test_missing_matplotlib_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(curve_figure.NoMatplotlib, match=r"Expected: .*pip install matplotlib"):
         drawn(report())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"mode": "exact", "steps": ' + "[" * 900 + "]" * 900 + "}",
+        '{"mode": "exact", "reasons": ' + '{"a":' * 900 + "1" + "}" * 900 + "}",
+        '{"mode": "exact", "total": ' + "[" * 900 + "]" * 900 + "}",
+        '{"mode": "exact", "steps": [{"kind": ' + "[" * 900 + "]" * 900 + "}]}",
+    ],
+    ids=range(5),
+)
+def test_a_deep_report_is_refused_in_few_words(text):
+    with pytest.raises(UnreadableReport) as refused:
+        curve.read(text)
+    assert len(str(refused.value)) < 500
