@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hybrid_core.machine.contents import Contents
 from hybrid_core.workers.contract import Worker
 
 
@@ -18,6 +19,14 @@ class Loading(NamedTuple):
     number: int  # of the request
     key: str
     since: float  # time.monotonic()
+
+
+class Held(NamedTuple):
+    """A context that the worker was told."""
+
+    number: int
+    tensors: list[torch.Tensor]  # held, so that no other tensor gets their place
+    contents: Contents  # then
 
 
 @dataclass
@@ -30,7 +39,7 @@ class Holdings:
     key: str | None = None  # of the replica, once it was found equal
     model_name: str | None = None
     loading: Loading | None = None
-    contexts: OrderedDict[str, tuple[int, list[torch.Tensor]]] = field(default_factory=OrderedDict)
+    contexts: OrderedDict[str, Held] = field(default_factory=OrderedDict)
     next_context: int = 0
     to_forget: list[str] = field(default_factory=list)
     load_seconds: float | None = None

@@ -20,11 +20,12 @@ from hybrid_core.errors import (
     WorkerError,
     WorkerStopped,
 )
+from hybrid_core.machine.contents import Contents
 from hybrid_core.telling.report import Report
 from hybrid_core.transport.carry import Carried, carry
 from hybrid_core.workers.contract import Answer, Part, Tick, settle
 from hybrid_core.workers.evaluator import CONTEXTS_KEPT
-from hybrid_core.workers.holdings import Holdings, Loading
+from hybrid_core.workers.holdings import Held, Holdings, Loading
 
 log = logging.getLogger("hybrid_ksampler")
 
@@ -244,14 +245,18 @@ class Lease:
         known = holdings.contexts
         signature = json.dumps([context.tree, [identity(tensor) for tensor in context.tensors]])
         if signature in known:
-            return known[signature][0]
+            before = known[signature]
+            before.contents.ask()
+            if not before.contents.changed():
+                return before.number
         number = holdings.next_context
         holdings.next_context += 1
         held = dict(known)
         known.clear()  # should the sending be interrupted, nothing is taken for known
         self.worker.hold(number, context, self._tick)
         known.update(held)
-        known[signature] = number, context.tensors  # so that no other tensor gets their place
+        known[signature] = Held(number, context.tensors, Contents(context.tensors))
+        known.move_to_end(signature)
         while len(known) > CONTEXTS_KEPT:
             known.popitem(last=False)
         return number

@@ -355,3 +355,22 @@ def test_a_network_changed_while_it_samples_is_told(network, holdings):
     again = Run(network, holdings)
     again.sample()
     assert again.report.shared == 0, "it was compared anew"
+
+
+def test_a_prompt_that_is_written_to_between_steps_is_sent_again(network, holdings):
+    """Under inference mode torch does not count writes."""
+    warm(network, holdings)
+    prompts = [prompt.clone() for prompt in PROMPTS]
+
+    def harm(index):
+        if index == 8:
+            prompts[1].mul_(-1.0)
+
+    run = Run(network, holdings, prompts=prompts)
+    seen = run.sample(harm)
+    assert kinds(run.report.steps) == "E" * STEPS
+    prompts = [prompt.clone() for prompt in PROMPTS]
+    alone = Run(network, holdings, prompts=prompts)
+    expected = alone.sample(harm, obstacle="alone")
+    assert relative(seen, expected) < CLOSE
+    assert relative(expected, serial(network)) > 0.01, "it matters"
