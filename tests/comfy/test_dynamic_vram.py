@@ -16,7 +16,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy.utils import save_torch_file
-from helpers import Watched, bring_up, relative, sample
+from helpers import FREE, Watched, bring_up, relative, sample
 from loras import with_lora
 from random_weights import SD3_SHAPE, sampled, sd3_weights
 
@@ -172,7 +172,7 @@ def test_a_run_is_shared(model, demo, kind, session, patched):
 
 def test_a_run_is_pipelined(model, kind, session):
     bring_up(session, model)
-    watched = Watched(model, session, "adaptive", tolerance=0.05)
+    watched = Watched(model, session, "adaptive", **FREE)
     sample(watched.model, kind, steps=20)
     assert watched.reports[0].pipelined > 0 and watched.reports[0].local == 0
 
