@@ -196,7 +196,7 @@ class Driver:
     def _divide(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Plan]:
         pipeline, lease = taking.pipeline, taking.lease
         device = HERE if lease is None else WORKER
-        sure = lease is not None and lease.compared(call.x.shape)
+        sure = lease is not None and lease.likeness.seen(call.x.shape)
         if isinstance(step, PipelinedStep):
             plan = None
             if pipeline is not None and sure:
@@ -207,7 +207,9 @@ class Driver:
         if not taking.apart:
             return step, division.alone(call.branches)
         if self._by_picture(call, taking):
-            seen = self._lease is not None and self._lease.compared(call.x.shape, by_picture=True)
+            seen = self._lease is not None and self._lease.likeness.seen(
+                call.x.shape, by_picture=True
+            )
             divided = division.by_picture if seen else division.to_compare_pictures
             return step, divided(call.branches, device, call.pictures)
         if len(call.branches) == 1 and pipeline is None:
@@ -224,10 +226,10 @@ class Driver:
         pays = division.pictures_pay(len(call.branches), call.pictures)
         if lease is None or taking.pipeline is not None or not pays:
             return False
-        if not lease.separable(shape):
+        if not lease.likeness.separable(shape):
             self.report.note(INSEPARABLE)
             return False
-        return taking.lease is not None or lease.compared(shape, by_picture=True)
+        return taking.lease is not None or lease.likeness.seen(shape, by_picture=True)
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None

@@ -73,7 +73,7 @@ def apart(lease: Lease, report: Report) -> bool:
 
 def keep_together(lease: Lease, call: Call, report: Report) -> None:
     """Batches like this one are not divided any more."""
-    lease.keep_together(call.x.shape)
+    lease.likeness.keep_together(call.x.shape)
     report.note(INSEPARABLE)
 
 
@@ -203,7 +203,7 @@ class Execution:
         call, first = self._call, next(iter(out))
         if not by_picture:
             return lease.compare(out[first], theirs, call.x.shape)
-        if lease.compare_pictures(out[first], theirs, call.x.shape):
+        if lease.likeness.same_in_parts(out[first], theirs, call.x.shape):
             return True
         out |= self._evaluated(Part(tuple(call.branches)))
         if lease.compare(out[first], theirs, call.x.shape):

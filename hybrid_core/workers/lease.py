@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,38 +26,13 @@ from hybrid_core.transport.carry import Carried, carry
 from hybrid_core.workers.contract import Answer, Part, Tick, settle
 from hybrid_core.workers.evaluator import CONTEXTS_KEPT
 from hybrid_core.workers.holdings import Held, Holdings, Loading
+from hybrid_core.workers.likeness import Likeness, Source
 
 log = logging.getLogger("hybrid_ksampler")
 
 PUBLISHED = Tuning()
 POLL_SECONDS = 0.02
-CHANGED = (
-    "another node changed the network while it sampled, which the second process cannot follow: "
-    "this image may differ from KSampler's; use mode off with that node"
-)
-ROUNDING = {False: 1e-4, True: 1e-2}  # of a network in half precision: other cards round otherwise
 Tensor = torch.Tensor
-
-
-class Source(Protocol):
-    """The parent's model, as a lease needs it."""
-
-    base_key: str
-    key: str
-    name: str
-    half: bool  # whether the network computes in less than 32 bits
-
-    def fingerprint(self) -> Any:
-        """Equal while the network computes the same. Asked once a run."""
-        ...
-
-    def changed_since(self, fingerprint: Any) -> str | None:
-        """What has changed in the network, in words; None when nothing has."""
-        ...
-
-    def payload(self, with_base: bool) -> dict[str, Any]: ...
-    def verify(self, theirs: Any) -> None: ...
-    def needed_bytes(self) -> int: ...
 
 
 class Lease:
@@ -80,7 +55,7 @@ class Lease:
         self._plane = tuning.data_plane
         self.gone = False  # whether the rest of the run is this process's alone
         self._epoch: int | None = None  # of the worker that this run began with
-        self._fingerprint: Any = None  # of this process's network, when this run began to share
+        self.likeness = Likeness(holdings, source)
 
     def obstacle_to(self, boundary_bytes: int) -> str | None:
         """Why one exchange with the worker cannot hold features, None when it can."""
@@ -100,33 +75,15 @@ class Lease:
         deadline = time.monotonic() + wait_seconds
         while not self.gone:
             if self._move_on(may_verify=True):
-                return self._is_as_it_was()
+                if not self.likeness.known_to_differ:
+                    return True
+                self.give_up(ReplicaMismatch(self.likeness.known_to_differ))
+                return False
             if time.monotonic() >= deadline:
                 return False
             self._tick()
             time.sleep(POLL_SECONDS)
         return False
-
-    def _is_as_it_was(self) -> bool:
-        """Whether the network is not one that was seen to predict otherwise.
-
-        Its fingerprint is taken at the run's first shared evaluation: whatever wraps the run has
-        done its work by then.
-        """
-        if self._fingerprint is None:
-            self._fingerprint = self._source.fingerprint()
-            then, reason = self.holdings.different.get(self._source.key, (None, ""))
-            if then is not None and then == self._fingerprint:
-                self.give_up(ReplicaMismatch(reason))
-        return not self.gone
-
-    def check_unchanged(self) -> None:
-        """At a run's last evaluation: say it if somebody has changed the network on the way."""
-        if self._fingerprint is not None and not self.gone:
-            changed = self._source.changed_since(self._fingerprint)
-            if changed is not None:
-                self._report.note(f"{CHANGED} ({changed})")
-                self.holdings.compared.clear()
 
     def _move_on(self, may_verify: bool) -> bool:
         try:
@@ -282,60 +239,21 @@ class Lease:
         self._report.bytes_received += self.worker.bytes_received - before
         return replace(answer, waited=time.monotonic() - since)
 
-    def compared(self, shape: Sequence[int], by_picture: bool = False) -> bool:
-        """Whether a prediction of this model on latents of `shape` was seen to be equal.
-
-        by_picture: one that was put together from parts of the batch.
-        """
-        then = self.holdings.compared.get((self._source.key, by_picture, *shape))
-        return then is not None and then == self._fingerprint
-
-    def compare_pictures(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
-        """Whether a batch in parts, from here, equals the whole from there, up to rounding.
-
-        Waits for the device.
-        """
-        if self._difference(ours, theirs) > ROUNDING[self._source.half]:
-            return False
-        self.holdings.compared[(self._source.key, True, *shape)] = self._fingerprint
-        return True
-
-    def separable(self, shape: Sequence[int]) -> bool:
-        """Whether the pictures of a batch are not known to depend on each other."""
-        return (self._source.key, *shape) not in self.holdings.inseparable
-
-    def keep_together(self, shape: Sequence[int]) -> None:
-        """Batches of `shape` are not divided any more."""
-        self.holdings.inseparable.add((self._source.key, *shape))
-
-    @staticmethod
-    def _difference(ours: Tensor, theirs: Tensor) -> float:
-        ours, theirs = ours.float(), theirs.float()
-        return float((theirs - ours).norm() / ours.norm().clamp_min(1e-12))
-
     def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether two evaluations of the same, here and there, are equal up to rounding.
 
         A difference ends the sharing of this model. Waits for the device.
         """
-        error = self._difference(ours, theirs)
-        if error <= ROUNDING[self._source.half]:
-            self.holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
-            return True
-        reason = (
-            "the worker's model gives another prediction than this process's (relative difference "
-            f"{error:.2g}): another node has changed the network{self._what_changed()}"
-        )
-        self.holdings.different[self._source.key] = self._fingerprint, reason
-        self.give_up(ReplicaMismatch(reason))
-        return False
+        reason = self.likeness.difference(ours, theirs, shape)
+        if reason is not None:
+            self.give_up(ReplicaMismatch(reason))
+        return reason is None
 
-    def _what_changed(self) -> str:
-        """Since the model was last seen to be evaluated alike."""
-        key = self._source.key
-        earlier = [then for (of, *_), then in self.holdings.compared.items() if of == key]
-        changed = self._source.changed_since(earlier[-1]) if earlier else None
-        return "" if changed is None else f" ({changed})"
+    def check_unchanged(self) -> None:
+        """At a run's last evaluation: say it if somebody has changed the network on the way."""
+        changed = None if self.gone else self.likeness.changed_meanwhile()
+        if changed is not None:
+            self._report.note(changed)
 
     def cancel(self) -> None:
         """The sampler was stopped: nothing that is under way is wanted."""

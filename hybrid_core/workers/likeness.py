@@ -1,0 +1,120 @@
+"""Whether a worker's model predicts what this process's does: seen, not concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from hybrid_core.workers.holdings import Holdings
+
+ROUNDING = {False: 1e-4, True: 1e-2}  # of a network in half precision: other cards round otherwise
+CHANGED = (
+    "another node changed the network while it sampled, which the second process cannot follow: "
+    "this image may differ from KSampler's; use mode off with that node"
+)
+Tensor = torch.Tensor
+
+
+class Source(Protocol):
+    """The parent's model, as a lease needs it."""
+
+    base_key: str
+    key: str
+    name: str
+    half: bool  # whether the network computes in less than 32 bits
+
+    def fingerprint(self) -> Any:
+        """Equal while the network computes the same. Asked once a run."""
+        ...
+
+    def changed_since(self, fingerprint: Any) -> str | None:
+        """What has changed in the network, in words; None when nothing has."""
+        ...
+
+    def payload(self, with_base: bool) -> dict[str, Any]: ...
+    def verify(self, theirs: Any) -> None: ...
+    def needed_bytes(self) -> int: ...
+
+
+class Likeness:
+    """Of one run. What is known of earlier ones is held by a fingerprint of the network then."""
+
+    def __init__(self, holdings: Holdings, source: Source):
+        self._holdings, self._source = holdings, source
+        self._taken = False
+
+    @cached_property
+    def _fingerprint(self) -> Any:
+        """Of this process's network at the run's first shared evaluation: whatever wraps the run
+        has done its work by then.
+        """
+        self._taken = True
+        return self._source.fingerprint()
+
+    @property
+    def known_to_differ(self) -> str:
+        """Why this very network is not shared, empty where nothing is known."""
+        then, reason = self._holdings.different.get(self._source.key, (None, ""))
+        return reason if self._fingerprint == then and then is not None else ""
+
+    def seen(self, shape: Sequence[int], by_picture: bool = False) -> bool:
+        """Whether a prediction of this network on latents of `shape` was seen to be equal.
+
+        by_picture: one that was put together from parts of the batch.
+        """
+        then = self._holdings.compared.get((self._source.key, by_picture, *shape))
+        return then is not None and then == self._fingerprint
+
+    def difference(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> str | None:
+        """How two evaluations of the same differ beyond rounding. Waits for the device."""
+        error = relative(ours, theirs)
+        if error <= ROUNDING[self._source.half]:
+            self._holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
+            return None
+        reason = (
+            "the worker's model gives another prediction than this process's (relative difference "
+            f"{error:.2g}): another node has changed the network{self._what_changed()}"
+        )
+        self._holdings.different[self._source.key] = self._fingerprint, reason
+        return reason
+
+    def same_in_parts(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
+        """Whether a batch in parts, from here, equals the whole from there, up to rounding.
+
+        Waits for the device.
+        """
+        if relative(ours, theirs) > ROUNDING[self._source.half]:
+            return False
+        self._holdings.compared[(self._source.key, True, *shape)] = self._fingerprint
+        return True
+
+    def separable(self, shape: Sequence[int]) -> bool:
+        """Whether the pictures of a batch are not known to depend on each other."""
+        return (self._source.key, *shape) not in self._holdings.inseparable
+
+    def keep_together(self, shape: Sequence[int]) -> None:
+        """Batches of `shape` are not divided any more."""
+        self._holdings.inseparable.add((self._source.key, *shape))
+
+    def changed_meanwhile(self) -> str | None:
+        """What somebody has changed in the network since the run began to share, in words."""
+        changed = self._source.changed_since(self._fingerprint) if self._taken else None
+        if changed is None:
+            return None
+        self._holdings.compared.clear()
+        return f"{CHANGED} ({changed})"
+
+    def _what_changed(self) -> str:
+        """Since the model was last seen to be evaluated alike."""
+        key = self._source.key
+        earlier = [then for (of, *_), then in self._holdings.compared.items() if of == key]
+        changed = self._source.changed_since(earlier[-1]) if earlier else None
+        return "" if changed is None else f" ({changed})"
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    ours, theirs = ours.float(), theirs.float()
+    return float((theirs - ours).norm() / ours.norm().clamp_min(1e-12))
