@@ -35,7 +35,8 @@ def test_the_curve_is_drawn_live(shared):
     rows = tab.rows()
     assert len(rows) == LONG
     kinds = {row["kind"] for row in rows}
-    assert kinds == {"exact", "pipelined"}
+    assert "exact" in kinds and kinds & {"pipelined", "forecast"}
+    assert kinds <= {"exact", "pipelined", "forecast"}
     last = tab.js("probe.events.at(-1).detail")
     assert last["status"] == "done" and last["mode"] == "adaptive"
     assert last["node"] == "5" and last["workflow_id"] == tab.js("probe.root().id")
