@@ -7,6 +7,7 @@
     python dev.py lint                      linters and types
     python dev.py bench NAME [--json]       exact, frontier, gpu, hybrid or redraw
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
+    python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
     python dev.py gpu [pytest arguments]    the tests that need a GPU; see docs/gpu.md
     python dev.py gpu-kit [--python 3.12]   packs what `--kit` needs on a machine without network
     python dev.py setup                     only the set-up, which the others do themselves
@@ -25,7 +26,7 @@ from pathlib import Path
 from tooling import checks
 from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 
-COMMANDS = ("demo", "test", "lint", "bench", "serve", "gpu", "gpu-kit", "setup")
+COMMANDS = ("demo", "test", "lint", "bench", "serve", "soak", "gpu", "gpu-kit", "setup")
 BENCHES = ("exact", "frontier", "gpu", "hybrid", "redraw")
 NEED_PAGES = ("redraw",)  # benchmarks
 
@@ -78,6 +79,8 @@ def main() -> None:
             if rest[0] in NEED_PAGES:
                 env |= pages()
             run(python, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)
+        elif command == "soak":
+            run(PYTHON, "-m", "tooling.soak", *rest, cwd=ROOT, env=env)
         elif command in ("gpu", "gpu-kit"):
             module = "tests.gpu" if command == "gpu" else "tests.gpu.kit"
             run(python, "-m", module, *rest, cwd=ROOT, env=env)

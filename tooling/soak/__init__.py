@@ -1,0 +1,1 @@
+"""A real server under random prompts and random harm: `python dev.py soak`."""
