@@ -157,7 +157,7 @@ def test_cached_run_is_shown_again(server, page):
 
 def test_cancelled_run_is_called_so(server, page):
     until_shared(server)
-    prompt_id = page.queue(graph(steps=3000, seed=25))
+    prompt_id = page.queue(graph(steps=3000, seed=25, mode="exact"))
     wait_until(lambda: [r for r in page.runs(prompt_id) if r["rows"]])
     server.post("/interrupt", {})
     server.finished(prompt_id)
@@ -245,7 +245,7 @@ def test_restarting_the_worker_in_a_run_holds_nothing_up(server, page, seed):
 
 def test_freeing_the_worker_while_it_starts_lasts_for_the_run(server, page):
     post(server, "/hybrid_ksampler/worker/free", b"")
-    prompt_id = page.queue(graph(steps=200, seed=50))
+    prompt_id = page.queue(graph(steps=200, seed=50, mode="exact"))
     wait_until(lambda: [r for r in page.runs(prompt_id) if len(r["rows"])])
     post(server, "/hybrid_ksampler/worker/free", b"")
     server.finished(prompt_id)
@@ -255,7 +255,7 @@ def test_freeing_the_worker_while_it_starts_lasts_for_the_run(server, page):
 
 def test_freeing_the_worker_in_a_run_does_not_cost_the_image(server, page):
     until_shared(server)
-    prompt_id = page.queue(graph(steps=60, seed=28))
+    prompt_id = page.queue(graph(steps=60, seed=28, mode="exact"))
     wait_until(lambda: [r for r in page.runs(prompt_id) if r["rows"]])
     post(server, "/hybrid_ksampler/worker/free", b"")
     assert server.finished(prompt_id)["status"]["status_str"] == "success"

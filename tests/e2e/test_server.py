@@ -176,7 +176,7 @@ def test_unknown_mode_is_refused_before_anything_runs(server):
 def test_interrupt_and_the_next_prompt(server):
     until_shared(server)
     before = workers(server)
-    prompt_id = server.queue(graph(steps=3000, seed=9))
+    prompt_id = server.queue(graph(steps=3000, seed=9, mode="exact"))
     wait_until(lambda: "/3000" in server.log)
     server.post("/interrupt", {})
     began = time.monotonic()

@@ -43,7 +43,7 @@ def test_the_curve_is_drawn_live(shared):
 
 
 def test_a_second_tab_sees_the_run(tab, open_tab, picture):
-    workflow = text_to_latent(steps=3000)
+    workflow = text_to_latent(steps=3000, mode="exact")
     tab.load(workflow)
     other = open_tab()
     other.load(workflow)
@@ -79,7 +79,7 @@ def test_two_workflows_with_the_same_node_id_do_not_mix(tab):
 
 
 def test_cancel_is_shown_as_interrupted(tab):
-    tab.load(text_to_latent(steps=3000))
+    tab.load(text_to_latent(steps=3000, mode="exact"))
     prompt = tab.queue()
     tab.until("probe.events.some((e) => e.detail.start > 3)", seconds=60)
     tab.server.post("/interrupt", {})
@@ -97,7 +97,7 @@ def test_a_failed_run_is_shown_as_failed(tab):
 
 def test_worker_killed_in_mid_run(shared):
     tab = shared
-    tab.load(text_to_latent(steps=LONG))
+    tab.load(text_to_latent(steps=LONG, mode="exact"))
     prompt = tab.queue()
     tab.until("probe.events.some((e) => e.detail.start > 5)", seconds=60)
     (worker,) = workers(tab.server)

@@ -75,7 +75,7 @@ def test_rule_10_numbers_are_finite_and_none_is_null(tab):
 
 
 def test_rule_11_a_reload_in_mid_run_leaves_no_gap(tab):
-    tab.load(text_to_latent(steps=3000))
+    tab.load(text_to_latent(steps=3000, mode="exact"))
     prompt = tab.queue()
     tab.until("probe.events.some((e) => e.detail.start > 5)", seconds=60)
     tab.reload()
