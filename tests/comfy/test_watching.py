@@ -66,7 +66,7 @@ def test_local_run_shows_its_curve_too(demo, own_session, monkeypatch):
     assert torch.equal(seen, sample(demo["mmdit"], "mmdit")), "watched, and KSampler's bits"
     assert notes.heard == ["began", *["local"] * 4, "done"]
     assert all(step.discrepancy > 0 for step in notes.report.steps)
-    assert "no second GPU" in notes.report.reasons[0] and notes.report.ratio is None
+    assert "no second GPU" in notes.report.reasons[0] and notes.report.ratio == 1.0
     monkeypatch.setenv("HYBRID_KSAMPLER_DEVICE", "cpu:1")
 
 
@@ -76,10 +76,10 @@ def test_adaptive_tells_what_it_weighed(demo, session):
     tuned = Watched(demo["mmdit"], session, "adaptive", tolerance=1.0)
     sample(watched(tuned.model, notes), "mmdit", steps=16)
     steps = notes.report.steps
-    assert "pipelined" in notes.heard and notes.report.tolerance == 1.0
+    assert "forecast" in notes.heard and notes.report.tolerance == 1.0
     for step in steps:
-        if step.kind == "pipelined":
-            assert step.drift <= 1.0 and step.discrepancy is None and step.own_seconds > 0
+        if step.kind == "forecast":
+            assert step.drift <= 1.0 and step.discrepancy is None and step.own_seconds is None
     assert len(tuned.reports) == 1, "watching takes nothing from who was told before"
 
 
