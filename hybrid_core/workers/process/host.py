@@ -22,7 +22,7 @@ from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import (
     PlaneUnavailable,
     ProtocolError,
-    WorkerDied,
+    WorkerError,
     WorkerFailed,
     WorkerStopped,
     WorkerTimeout,
@@ -302,8 +302,8 @@ class Host:
         if self._outstanding and self._channel is not None:  # 0 is the worker's coming up
             self._given_up_at = self._given_up_at or time.monotonic()
             try:
-                self._channel.send("cancel", self._outstanding)
-            except WorkerDied as error:
+                self._channel.send("cancel", self._outstanding, seconds=0.0)
+            except WorkerError as error:  # gone, or it reads nothing any more
                 self.end(str(error))
 
     def stop(self) -> None:
@@ -311,10 +311,10 @@ class Host:
         if self._process is None:
             return
         try:
-            self._require_channel().send("stop", self._number + 1)
+            self._require_channel().send("stop", self._number + 1, seconds=0.0)
             self._process.join(2.0)
-        except WorkerDied:
-            pass  # already what was wanted
+        except WorkerError:
+            pass  # already what was wanted, or it has to be ended by force
         self.end(None)
 
     def abandon(self) -> None:
