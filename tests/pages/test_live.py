@@ -21,7 +21,7 @@ def shared(tab):
 
 def test_the_curve_is_drawn_live(shared):
     tab = shared
-    tab.load(text_to_latent(steps=LONG, tolerance=1.0))
+    tab.load(text_to_latent(steps=LONG, tolerance=0.001))
     tab.until("probe.onScreen('5')")
     tab.frames()
     empty, before = tab.pixels()["drawn"], tab.redraws()
