@@ -61,7 +61,7 @@ class Driver:
         self._one_branch, self._wait_seconds = one_branch, wait_seconds
         self._cancelled = cancelled
         self._lease: Lease | None = None
-        self._rented = self._local = self._broken = False
+        self._rented = self._broken = False
 
     def prepare(self, batch: int, obstacle: str | None = None) -> None:
         """Start what takes time: the worker and its replica.
@@ -282,7 +282,6 @@ class Driver:
             self._say(report.line())
 
     def _stay_local(self, reason: str) -> None:
-        self._local = True
         self.report.note(reason)
         how = "on one device" if self._course.shortens else "runs as KSampler, on one device"
         self._say(f"{how}: {reason}")
