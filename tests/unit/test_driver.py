@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensors import relative
 from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
 
 from hybrid_core.errors import WorkerDied, WorkerFailed
@@ -45,10 +46,6 @@ def holdings(worker):
 def warm(network, holdings):
     """The worker has its replica, as after a first run."""
     Run(network, holdings).sample()
-
-
-def relative(seen, expected):
-    return float((seen - expected).norm() / expected.norm())
 
 
 def test_an_exact_run_shares_every_step_and_is_the_frameworks(network, holdings):

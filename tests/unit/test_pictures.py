@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensors import relative
 from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
 
 from hybrid_core.driver.execution import INSEPARABLE
@@ -38,10 +39,6 @@ def worker():
 @pytest.fixture
 def holdings(worker):
     return Holdings(worker)
-
-
-def relative(seen, expected):
-    return float((seen - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("batch", [2, 3, 4])
