@@ -157,6 +157,12 @@ class Tab:
         mouse.move(x + dx, y + dy, steps=4)
         mouse.up()
 
+    def still(self, node: str = "5") -> dict[str, Any]:
+        """Wait until what was asked to be drawn is drawn; the plot's pixels then."""
+        self.until("(id) => probe.onScreen(id)", node)
+        self.js("(id) => probe.calm(id)", node)
+        return self.pixels(node)
+
     def pixels(self, node: str = "5") -> dict[str, Any]:
         self.until("(id) => probe.pixels(id)", node)
         return self.js("(id) => probe.pixels(id)", node)

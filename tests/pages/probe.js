@@ -109,6 +109,15 @@
     events: [],
     prompts: [],
     counts: (id) => counts.get(canvas(id)) ?? { redraws: 0, frames: 0 },
+    async calm(id) {
+      let [seen, frames] = [0, 0];
+      while (!seen || frames < 3) {
+        await new Promise(requestAnimationFrame);
+        const { redraws } = probe.counts(id);
+        frames = redraws === seen ? frames + 1 : 0;
+        seen = redraws;
+      }
+    },
     values: (id) => node(id).widgets.filter((w) => w.serialize !== false).map((w) => w.value),
     feed: (detail) => api().dispatchEvent(new CustomEvent("hybrid_ksampler.run", { detail })),
     async ready() {

@@ -97,10 +97,10 @@ def test_rule_05_undo_and_redo_keep_the_plot_on_screen(tab):
     for count, (key, expected) in enumerate(steps):
         tab.page.keyboard.press(key)
         tab.until(at, expected)
-        tab.until("probe.onScreen('5') && probe.pixels('5')?.drawn > 0")
-        before = tab.pixels()["hash"]
+        before = tab.still()
+        assert before["drawn"] > 0
         tab.feed(rows_of(25 + count), started=9e9 + count)
-        tab.until("(hash) => probe.pixels('5').hash !== hash", before)
+        tab.until("(hash) => probe.pixels('5').hash !== hash", before["hash"])
         assert tab.js(ON_TOP), f"after {key} something else covers the plot"
 
 
@@ -117,7 +117,8 @@ def test_rule_06_copies_that_are_never_pasted_leave_nothing(tab):
 def test_rule_07_the_canvas_takes_its_size_and_gives_none(tab):
     tab.load(text_to_latent())
     tab.feed(rows_of())
-    before = tab.until("probe.onScreen('5')")
+    tab.still()
+    before = tab.js("probe.onScreen('5')")
     assert tab.js("getComputedStyle(probe.canvas('5')).position") == "absolute"
     tab.frames(20)
     assert tab.js("probe.onScreen('5')") == before, "it grows by itself"
@@ -134,7 +135,6 @@ def test_rule_07_the_canvas_takes_its_size_and_gives_none(tab):
 def test_the_monitor_shows_what_it_watches(tab):
     tab.load(watched())
     tab.run()
-    tab.until("(n) => probe.events.some((e) => e.detail.node === '8')", None)
-    tab.until("probe.onScreen('8')")
-    assert tab.pixels("8")["drawn"] > 0
+    tab.until("probe.events.some((e) => e.detail.node === '8')")
+    assert tab.still("8")["drawn"] > 0
     assert tab.js("probe.widget('5') ?? null") is None, "KSampler has no plot"

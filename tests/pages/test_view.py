@@ -19,9 +19,7 @@ def drawn(tab):
     """The tab with a finished run on the sampler, its plot open."""
     tab.load(text_to_latent(plot="open"))
     tab.feed(rows_of(20))
-    tab.until("probe.onScreen('5')")
-    tab.until("probe.pixels('5')?.drawn > 0")
-    tab.frames(3)
+    assert tab.still()["drawn"] > 0
     return tab
 
 
@@ -47,9 +45,7 @@ def test_the_plot_follows_the_size_of_its_node(drawn):
     before = tab.pixels()
     tab.js("() => probe.node('5').setSize([520, 640])")
     tab.until("(w) => probe.canvas('5').width > w", before["width"])
-    tab.frames(2)
-    wide = tab.pixels()
-    assert wide["drawn"] > 0
+    assert tab.still()["drawn"] > 0
     box = tab.js("probe.onScreen('5')")
     assert 400 < box["width"] <= 520
 
@@ -57,8 +53,8 @@ def test_the_plot_follows_the_size_of_its_node(drawn):
 def test_the_plot_is_drawn_at_the_smallest_size(drawn):
     tab = drawn
     tab.js("() => probe.node('5').setSize(probe.node('5').computeSize())")
-    tab.frames(4)
-    box = tab.until("probe.onScreen('5')")
+    tab.still()
+    box = tab.js("probe.onScreen('5')")
     assert box["width"] > 100 and box["height"] >= 200
     assert tab.pixels()["colours"] > 3
 
@@ -94,14 +90,12 @@ def test_a_pasted_copy_has_a_plot_of_its_own(drawn):
             return found.length === 2 && String(found.at(-1).id);
         }"""
     )
-    tab.until("(id) => probe.onScreen(id)", copy)
-    before = tab.pixels()["hash"]
+    empty, before = tab.still(copy), tab.still()["hash"]
     assert tab.js("(id) => probe.widget(id).element !== probe.widget('5').element", copy)
     assert tab.values(copy)[2:] == tab.values()[2:]
-    empty = tab.pixels(copy)
     tab.feed(rows_of(33), node=copy)
     tab.until("([id, hash]) => probe.pixels(id).hash !== hash", [copy, empty["hash"]])
-    assert tab.pixels()["hash"] == before
+    assert tab.still()["hash"] == before
 
 
 def test_the_previous_run_stays_as_a_faint_line(drawn):
@@ -110,14 +104,11 @@ def test_the_previous_run_stays_as_a_faint_line(drawn):
     second = rows_of(20, warm=6, end=5)
     tab.feed(second, run="second", started=9e9)
     tab.until("(hash) => probe.pixels('5').hash !== hash", first["hash"])
-    tab.frames(2)
-    both = tab.pixels()
+    both = tab.still()
     tab.load(text_to_latent(plot="open"))
     tab.feed(second, run="second", started=9e9)
-    tab.until("probe.onScreen('5')")
     tab.until("probe.shown('5') === 20")
-    tab.frames(2)
-    alone = tab.pixels()
+    alone = tab.still()
     assert (alone["width"], alone["height"]) == (both["width"], both["height"])
     assert alone["hash"] != both["hash"]
 
@@ -142,7 +133,6 @@ def test_the_menu_saves_the_run(drawn, kind):
 
 def test_idle_costs_nothing(drawn):
     tab = drawn
-    tab.frames(5)
     before = tab.redraws()
     tab.js("() => new Promise((done) => setTimeout(done, 1000))")
     assert tab.redraws() == before
@@ -169,8 +159,7 @@ def folded(tab):
     """The tab with a finished run on a sampler as it is made: its plot folded."""
     tab.load(text_to_latent(size=(300, 380)))
     tab.feed(rows_of(20))
-    tab.until("probe.pixels('5')?.drawn > 0")
-    tab.frames(3)
+    assert tab.still()["drawn"] > 0
     return tab
 
 
