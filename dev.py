@@ -5,7 +5,7 @@
     python dev.py test [pytest arguments]   every check and test that this machine can run
     python dev.py test --quick              linters, types, unit tests, pure JavaScript: two minutes
     python dev.py lint                      linters and types
-    python dev.py bench NAME [--json]       exact, frontier, gpu, hybrid or redraw
+    python dev.py bench NAME [--json]       exact, frontier, gpu, hybrid, plan-devices or redraw
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
     python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
     python dev.py gpu [pytest arguments]    the tests that need a GPU; see docs/gpu.md
@@ -27,7 +27,7 @@ from tooling import checks
 from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 
 COMMANDS = ("demo", "test", "lint", "bench", "serve", "soak", "gpu", "gpu-kit", "setup")
-BENCHES = ("exact", "frontier", "gpu", "hybrid", "redraw")
+BENCHES = ("exact", "frontier", "gpu", "hybrid", "plan-devices", "redraw")
 NEED_PAGES = ("redraw",)  # benchmarks
 
 
@@ -78,7 +78,8 @@ def main() -> None:
         elif command == "bench":
             if rest[0] in NEED_PAGES:
                 env |= pages()
-            run(python, "-m", f"benchmarks.{rest[0]}", *rest[1:], cwd=ROOT, env=env)
+            module = f"benchmarks.{rest[0].replace('-', '_')}"
+            run(python, "-m", module, *rest[1:], cwd=ROOT, env=env)
         elif command == "soak":
             run(PYTHON, "-m", "tooling.soak", *rest, cwd=ROOT, env=env)
         elif command in ("gpu", "gpu-kit"):

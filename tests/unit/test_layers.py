@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Rooms from the ground up; those of a line know nothing of each other.
 FLOORS = (
     ("errors", "config"),
-    ("machine", "telling"),
+    ("machine", "planning", "telling"),
     ("transport", "stages"),
     ("course",),
     ("workers",),

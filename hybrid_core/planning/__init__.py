@@ -1,0 +1,1 @@
+"""How the work of a step is best divided over devices: numbers in, a division out."""
