@@ -18,7 +18,8 @@ HELD = Held(descriptors=40, threads=20, memory=1 << 30, shared=frozenset(), chil
 def test_the_same_seed_draws_the_same_prompts_and_deeds():
     def sequence(seed):
         chance = random.Random(seed)  # noqa: S311
-        return [(prompts.drawn(chance), harm.drawn(chance)) for _ in range(50)]
+        known = prompts.images(chance)
+        return [(prompts.drawn(chance, known), harm.drawn(chance, up=True)) for _ in range(50)]
 
     assert sequence(1) == sequence(1)
     assert sequence(1) != sequence(2)

@@ -19,6 +19,7 @@ import psutil
 
 from demo.server import ROOT, Server, serving
 from tooling.soak import harm, leaks, prompts
+from tooling.soak.following import Following
 from tooling.soak.harm import Deed
 from tooling.soak.prompts import Case, References
 
@@ -26,6 +27,7 @@ FOLDER = ROOT / ".dev" / "soak"
 HUNG_SECONDS = 150.0
 CANCEL_SECONDS = 5.0  # a step or 2 seconds, whichever is longer, and what a busy machine adds
 FAULTS = ("lost", "hung", "wrong", "leaked")
+READY_SECONDS = 120.0
 EVERY = 25  # prompts between two lines
 
 
@@ -34,7 +36,9 @@ class Soak:
 
     def __init__(self, server: Server, chance: random.Random):
         self._server, self._chance = server, chance
+        self._following = Following(server)
         self._references = References(server)
+        self._images = prompts.images(chance)
         self.counts: Counter[str] = Counter()
         self.found: list[str] = []
 
@@ -48,29 +52,38 @@ class Soak:
                 raise RuntimeError(f"the LoRA of {model} changes nothing")
             for made in (case, with_lora):
                 self._server.run(made.graph())
-        harm.prepare(self._server, Deed("nothing", "step"))
+        harm.waited(lambda: harm.up(self._server), READY_SECONDS)
         self._server.run(case.graph(number=1))
         return leaks.look(self._server)
 
     def one(self) -> None:
         """A prompt and what is done to it."""
-        server, case, deed = self._server, prompts.drawn(self._chance), harm.drawn(self._chance)
+        server, seen, case = (
+            self._server,
+            self._following,
+            prompts.drawn(self._chance, self._images),
+        )
         expected = self._references.of(case)
-        harm.prepare(server, deed)
-        prompt_id = server.queue(case.graph(number=self.counts["prompts"] + 2))
-        harm.do(server, deed, self._chance, prompt_id)
-        self.counts["prompts"] += 1
-        self.counts["signals"] += deed.is_signal and deed.done
-        self.counts["signals that hit a shared step"] += deed.hit
-        self.counts[deed.what] += deed.done
+        deed = harm.drawn(self._chance, harm.up(server))
+        prompt_id = seen.queue(case.graph(number=self.counts["prompts"] + 2))
+        harm.do(server, seen, deed, self._chance, prompt_id)
         try:
             entry = server.finished(prompt_id, HUNG_SECONDS)
         except TimeoutError:
             self._note("hung", case, deed, f"ran for {HUNG_SECONDS:.0f} s")
             server.post("/interrupt", {})
             server.finished(prompt_id, HUNG_SECONDS)
-            return
-        self._judge(case, deed, entry, expected)
+        else:
+            self._judge(case, deed, entry, expected)
+        self._count(deed)
+
+    def _count(self, deed: Deed) -> None:
+        self.counts["prompts"] += 1
+        self.counts["signals"] += deed.signals
+        self.counts["signals that hit a shared step"] += deed.hit
+        self.counts["SIGSTOP and SIGCONT in a step"] += deed.paused
+        if deed.done:
+            self.counts[f"{deed.what}, {deed.when}"] += 1
 
     def _judge(self, case: Case, deed: Deed, entry: dict[str, Any], expected: Any) -> None:
         names = [name for name, _ in entry["status"]["messages"]]
@@ -119,13 +132,14 @@ def soaked(minutes: float, seed: int) -> Soak:
     try:
         soak = Soak(server, random.Random(seed))  # noqa: S311
         before = soak.warm_up()
-        say("warm; prompts and harm begin")
+        say("warm: prompts and harm begin")
         while time.monotonic() < deadline:
             soak.one()
             if soak.counts["prompts"] % EVERY == 0:
                 say(soak.line())
         soak.leaked(leaks.grown(before, leaks.look(server)))
-        harm.prepare(server, Deed("nothing", "step"))
+        harm.ask(server, "start")
+        harm.waited(lambda: harm.up(server), READY_SECONDS)
         children = psutil.Process(server.process.pid).children(recursive=True)
         for worker in harm.workers(server):
             with suppress(psutil.Error):

@@ -14,39 +14,54 @@ from typing import Any
 import psutil
 
 from demo.server import Server
-from hybrid_core.telling.kinds import is_both, is_short
+from tooling.soak.following import Following
 
 PREFIX = "/hybrid_ksampler"
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGSTOP")
-# (what, when): how often
-DEEDS = {
-    ("SIGKILL", "step"): 30, ("SIGTERM", "step"): 16, ("SIGSTOP", "step"): 14,
-    ("SIGKILL", "start"): 4, ("SIGTERM", "start"): 3, ("SIGSTOP", "start"): 2,
-    ("SIGKILL", "load"): 4, ("SIGTERM", "load"): 3, ("SIGSTOP", "load"): 3,
-    ("cancel", "any"): 6, ("cancel while stopped", "step"): 3, ("/free", "any"): 4,
-    ("nothing", "any"): 8,
+# (what, when): how often. A worker that is up
+UP = {
+    ("SIGKILL", "step"): 20, ("SIGTERM", "step"): 8, ("SIGSTOP", "step"): 4,
+    ("cancel while stopped", "step"): 3, ("nothing", "step"): 48, ("cancel", "step"): 6,
+    ("SIGKILL", "load"): 2, ("SIGTERM", "load"): 2, ("SIGSTOP", "load"): 2,
+    ("/free", "any"): 2, ("restart", "any"): 1,
 }  # fmt: skip
-READY_SECONDS = 90.0
+# and one that is not: it starts while prompts go on
+COMING = {
+    ("SIGKILL", "start"): 3, ("SIGTERM", "start"): 2, ("SIGSTOP", "start"): 3,
+    ("cancel", "any"): 5, ("/free", "any"): 1, ("nothing", "any"): 60,
+}  # fmt: skip
+PAUSES = (0, 1, 2, 3)  # of the worker in shared steps, before what is drawn is done
+PAUSE_SECONDS = (0.02, 0.6)
+STEP_SECONDS = 60.0  # until a step is shared
 
 
 @dataclass
 class Deed:
-    """One thing that is done to one prompt."""
+    """One thing that is done to one prompt, after some pauses."""
 
     what: str
     when: str
+    pauses: int = 0
     done: bool = False
-    hit: bool = False  # a signal that came while a step was under way on both devices
+    paused: int = 0
+    hit: int = 0  # signals that came while a step was under way on both devices
     cancelled_at: float | None = None  # time.monotonic()
 
     @property
     def is_signal(self) -> bool:
         return self.what in SIGNALS or self.what == "cancel while stopped"
 
+    @property
+    def signals(self) -> int:
+        """How many were sent, those that end a pause not counted."""
+        return self.paused + (self.is_signal and self.done)
 
-def drawn(chance: random.Random) -> Deed:
-    ((what, when),) = chance.choices(list(DEEDS), list(DEEDS.values()))
-    return Deed(what, when)
+
+def drawn(chance: random.Random, up: bool) -> Deed:
+    """up: whether the worker is."""
+    deeds = UP if up else COMING
+    ((what, when),) = chance.choices(list(deeds), list(deeds.values()))
+    return Deed(what, when, chance.choice(PAUSES) if when == "step" else 0)
 
 
 def workers(server: Server) -> list[psutil.Process]:
@@ -60,8 +75,9 @@ def workers(server: Server) -> list[psutil.Process]:
     return found
 
 
-def state(server: Server) -> str:
-    return str(server.get(f"{PREFIX}/worker")["worker"]["state"])
+def up(server: Server) -> bool:
+    """Whether the worker is, with or without a model."""
+    return server.get(f"{PREFIX}/worker")["worker"]["state"] in ("ready", "busy")
 
 
 def ask(server: Server, what: str) -> None:
@@ -70,32 +86,31 @@ def ask(server: Server, what: str) -> None:
         server.post(f"{PREFIX}/worker/{what}", {})
 
 
-def prepare(server: Server, deed: Deed) -> None:
-    """Before the prompt is queued: the worker is where the deed wants it."""
-    if deed.when == "start":
-        ask(server, "free")
-    elif deed.when in ("load", "step"):
-        ask(server, "restart" if deed.when == "load" else "start")
-        waited(lambda: state(server) in ("ready", "busy"), READY_SECONDS)
-
-
-def do(server: Server, deed: Deed, chance: random.Random, prompt_id: str) -> None:
+def do(server: Server, seen: Following, deed: Deed, chance: random.Random, prompt_id: str) -> None:
     """While the prompt runs; returns when it is done, or when there is nothing to do it to."""
     if deed.when == "step":
-        if not waited(lambda: shared_now(server, prompt_id) or _ended(server, prompt_id), 60.0):
+        for _ in range(deed.pauses):
+            _pause(server, seen, deed, chance, prompt_id)
+        if deed.what == "nothing" or not seen.until(seen.shared, prompt_id, STEP_SECONDS):
             return
         time.sleep(chance.uniform(0.0, 0.2))
     elif deed.when == "start":
-        waited(lambda: bool(workers(server)) or _ended(server, prompt_id), 20.0)
+        waited(lambda: bool(workers(server)) or seen.ended(prompt_id), 20.0)
         time.sleep(chance.uniform(0.0, 4.0))
+    elif deed.when == "load":
+        seen.until(seen.runs, prompt_id, STEP_SECONDS)
+        time.sleep(chance.uniform(0.0, 0.5))
     else:
         time.sleep(chance.uniform(0.0, 1.5))
-    if deed.what == "nothing" or _ended(server, prompt_id):
+    if deed.what == "nothing" or (seen.ended(prompt_id) and deed.when != "start"):
         return
     if deed.is_signal:
-        _signal(server, deed, chance, prompt_id)
-    if deed.what == "/free":
+        _signal(server, seen, deed, chance, prompt_id)
+    elif deed.what == "/free":
         server.post("/free", {"unload_models": True, "free_memory": True})
+        deed.done = True
+    elif deed.what == "restart":
+        ask(server, "restart")
         deed.done = True
     if deed.what.startswith("cancel"):
         deed.cancelled_at = time.monotonic()
@@ -103,33 +118,45 @@ def do(server: Server, deed: Deed, chance: random.Random, prompt_id: str) -> Non
         deed.done = True
 
 
-def _signal(server: Server, deed: Deed, chance: random.Random, prompt_id: str) -> None:
-    found = workers(server)
-    if not found:
+def _pause(
+    server: Server, seen: Following, deed: Deed, chance: random.Random, prompt_id: str
+) -> None:
+    """Stop the worker in a shared step and let it go on before it is given up."""
+    if not seen.until(seen.shared, prompt_id, STEP_SECONDS):
         return
-    hit = shared_now(server, prompt_id)
+    time.sleep(chance.uniform(0.0, 0.05))
+    stopped = _send(server, seen, deed, "SIGSTOP", prompt_id)
+    if stopped is not None:
+        deed.paused += 1
+        time.sleep(chance.uniform(*PAUSE_SECONDS))
+        with suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+
+
+def _signal(
+    server: Server, seen: Following, deed: Deed, chance: random.Random, prompt_id: str
+) -> None:
     name = "SIGSTOP" if deed.what == "cancel while stopped" else deed.what
-    with suppress(ProcessLookupError):
-        os.kill(found[0].pid, getattr(signal, name))
-        deed.done, deed.hit = True, hit
+    sent = _send(server, seen, deed, name, prompt_id)
+    deed.done = sent is not None
     goes_on = deed.when == "start" or chance.random() < 0.4
-    if name == "SIGSTOP" and goes_on and deed.what == "SIGSTOP":
+    if sent is not None and deed.what == "SIGSTOP" and goes_on:
         time.sleep(chance.uniform(0.2, 3.0))
         with suppress(ProcessLookupError):
-            os.kill(found[0].pid, signal.SIGCONT)
+            os.kill(sent, signal.SIGCONT)
 
 
-def shared_now(server: Server, prompt_id: str) -> bool:
-    """Whether the prompt's run goes on, and its latest step was shared with the worker."""
-    for run in server.get(f"{PREFIX}/runs")["runs"]:
-        if run["prompt_id"] == prompt_id and run["status"] == "running" and run["rows"]:
-            kind = run["rows"][-1]["kind"]
-            return bool(is_both(kind) or is_short(kind))
-    return False
-
-
-def _ended(server: Server, prompt_id: str) -> bool:
-    return prompt_id in server.get(f"/history/{prompt_id}")
+def _send(server: Server, seen: Following, deed: Deed, name: str, prompt_id: str) -> int | None:
+    """To the worker: its process id, None when there is none."""
+    found, hit = workers(server), seen.shared(prompt_id)
+    if not found:
+        return None
+    try:
+        os.kill(found[0].pid, getattr(signal, name))
+    except ProcessLookupError:
+        return None
+    deed.hit += hit
+    return found[0].pid
 
 
 def waited(condition: Callable[[], Any], seconds: float) -> bool:
