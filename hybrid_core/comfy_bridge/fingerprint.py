@@ -1,8 +1,8 @@
 """Whether a model's network is what it was when it was compared with the worker's.
 
 Taken at a run's first shared evaluation: a change that another node makes anywhere in the network,
-or in code that it calls, is seen. Not seen: weights of a loader under torch.inference_mode() that
-are written to in place, because torch does not count that.
+or in code that it calls, is seen. Weights made under torch.inference_mode(), where torch does not
+count writes, are sampled.
 """
 
 from __future__ import annotations
@@ -58,12 +58,14 @@ class Fingerprint:
         return hash(self.network)
 
 
-def fingerprint(patcher: ModelPatcher) -> Fingerprint:
-    """Of the patcher's model as it is now."""
+def fingerprint(patcher: ModelPatcher, sampled: bool = True) -> Fingerprint:
+    """Of the patcher's model as it is now; sampled: its weights too, as torch counts no writes."""
     model: BaseModel = patcher.model
     if model not in _watches:
-        _watches[model] = NetworkWatch(model.diffusion_model, _code_of(model), _is_loaders)
-    return Fingerprint(_watches[model].look(), _own_functions(model))
+        _watches[model] = NetworkWatch(
+            model.diffusion_model, _code_of(model), _is_loaders, patcher.load_device
+        )
+    return Fingerprint(_watches[model].look(sampled), _own_functions(model))
 
 
 def difference(before: Fingerprint, after: Fingerprint) -> str | None:

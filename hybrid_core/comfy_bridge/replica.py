@@ -79,7 +79,7 @@ class ReplicaSource:
         return fingerprint(self._patcher)
 
     def changed_since(self, before: Fingerprint) -> str | None:
-        return difference(before, fingerprint(self._patcher))
+        return difference(before, fingerprint(self._patcher, sampled=False))
 
     def needed_bytes(self) -> int:
         """Of the worker's device: the weights, and what ComfyUI keeps free for an evaluation."""

@@ -96,6 +96,10 @@ class Driver:
         out = call.evaluate(call.branches)
         kind = "single" if len(out) == 1 else "local"
         self.report.steps.append(StepRecord(kind=kind, seconds=time.monotonic() - began))
+        try:
+            self._watcher.stepped(self.report)
+        except Exception as error:  # noqa: BLE001  it may be what has failed
+            log.debug("the run could not be shown", exc_info=error)
         return out
 
     def give_up(self, error: Exception) -> None:

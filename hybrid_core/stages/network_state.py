@@ -12,7 +12,7 @@ import operator
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import filterfalse
+from itertools import chain, filterfalse
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import nn
 
 from hybrid_core.stages import described
 from hybrid_core.stages.described import HOOKS, OF_EVERY_MODULE, Held, Mark
+from hybrid_core.stages.weight_samples import Samples, WeightSampler
 
 NOT_CODE = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"}
@@ -27,7 +28,8 @@ NOT_CODE = frozenset(
 Space = Mapping[str, Any]  # attributes of a module, of a class, or of a Python module
 Ignore = Callable[[str], bool]  # an attribute's name
 
-CONTENTS = ("_modules", "_parameters", "_buffers", *HOOKS)
+CONTENTS = tuple(map(operator.itemgetter, ("_modules", "_parameters", "_buffers")))
+_hooks, _pre_hooks = map(operator.itemgetter, HOOKS)
 _attributes, _version = operator.attrgetter("__dict__"), operator.attrgetter("_version")
 
 
@@ -46,6 +48,7 @@ class NetworkState:
 
     modules: dict[str, ModuleState]
     code: dict[str, dict[str, Any]]  # by namespace
+    samples: Samples | None = None
 
     def __hash__(self) -> int:
         return hash(tuple(self.modules))
@@ -66,7 +69,10 @@ def difference(before: NetworkState, after: NetworkState) -> str | None:
         change = _first(space, after.code.get(name, {}))
         if change is not None:
             return f"{name}.{change} was replaced"
-    return None
+    if before.samples is None or after.samples is None:
+        return None
+    written = before.samples.changed(after.samples)
+    return None if written is None else f"{written} was written to"
 
 
 def _change(old: ModuleState, new: ModuleState) -> str | None:
@@ -94,29 +100,42 @@ def _first(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _taker(names: list[str]) -> Callable[[Space], Any]:
+    """What takes these values of a space; of one without any, nothing that changes."""
+    return operator.itemgetter(*names) if names else lambda space: None
+
+
 class _Glance:
     """What a look found, as flat lists to compare with."""
 
     def __init__(self) -> None:
         self._modules: list[weakref.ref[nn.Module]] = []
-        self._of_modules: list[Callable[[Any], Any]] = []  # one takes what is compared of a space
+        self._of_spaces: list[Callable[[Any], Any]] = []  # what takes of each what is compared
         self._code: list[Space] = []  # of classes and Python modules, which are not gone
-        self._of_code: list[Callable[[Any], Any]] = []
         self._held: list[tuple[int, str, Callable[[], Any]]] = []  # of which space, name, object
         self._boxes: list[tuple[int, str]] = []  # of which space, name of what is described
         self._known: Any = None
+        self._parameters: list[str] = []  # names, in the order in which they are seen
+        self._buffers: list[str] = []
+        self._sampler: WeightSampler | None = None
+        self.samples: Samples | None = None  # of weights that torch does not count the writes of
 
-    def add_module(self, module: nn.Module, found: Mapping[str, Any]) -> None:
+    def add_module(self, path: str, module: nn.Module, found: Mapping[str, Any]) -> None:
         """Watch a module, and of its attributes those that are described in `found`."""
+        for names, held in (
+            (self._parameters, module._parameters),
+            (self._buffers, module._buffers),
+        ):
+            names += [f"{path}: {name}" for name, tensor in held.items() if tensor is not None]
         plain = self._plain(len(self._modules), module.__dict__, found)
         self._modules.append(weakref.ref(module))
-        self._of_modules.append(operator.itemgetter(*CONTENTS, *plain))
+        self._of_spaces.append(_taker(plain))
 
     def add_code(self, space: Space, found: Mapping[str, Any]) -> None:
         """The same of a class or a Python module, once all modules are added."""
         plain = self._plain(len(self._modules) + len(self._code), space, found)
         self._code.append(space)
-        self._of_code.append(operator.itemgetter(*plain) if plain else len)
+        self._of_spaces.append(_taker(plain))
 
     def _plain(self, index: int, space: Space, found: Mapping[str, Any]) -> list[str]:
         """What can be compared as it is; the rest is watched in other ways."""
@@ -130,62 +149,70 @@ class _Glance:
                 self._boxes.append((index, name))
         return plain
 
-    def remember(self) -> None:
-        """Once everything is added."""
-        self._known = self._seen()
+    def remember(self, device: torch.device) -> None:
+        """Once everything is added. device: where weights are sampled."""
+        self._known, tensors = self._seen()
+        named = dict(zip([*self._parameters, *self._buffers], tensors, strict=True))
+        self._sampler = WeightSampler(named, device)
+        self.samples = self._sampler.read(tensors)
 
-    def same(self) -> bool:
-        """Whether everything is found where it was."""
+    def same(self, sampled: bool) -> bool:
+        """Whether everything is found where it was; sampled: in weights too."""
         try:
-            return bool(self._seen() == self._known)
+            seen, tensors = self._seen()
+            if seen != self._known or self._sampler is None:
+                return False
+            return not sampled or self._sampler.read(tensors) == self.samples
         except (KeyError, RuntimeError, ValueError, AttributeError):  # gone, or not comparable
             return False
 
-    def _seen(self) -> Any:
+    def _seen(self) -> tuple[Any, list[torch.Tensor]]:
+        """What is compared, and the tensors that were found."""
         modules: list[Any] = [module() for module in self._modules]
         spaces: list[Any] = [*map(_attributes, modules), *self._code]
-        taken = [take(space) for take, space in zip(self._of_modules, spaces, strict=False)]
-        children: list[int] = []
-        tensors: list[Any] = []
-        hooked = False
-        for below, parameters, buffers, hooks, hooks_before, *_ in taken:
-            if below:
-                children += map(id, below.values())
-            if parameters:
-                tensors += parameters.values()
-            if buffers:
-                tensors += buffers.values()
-            hooked = hooked or bool(hooks or hooks_before)
-        tensors = [tensor for tensor in tensors if tensor is not None]
-        return (
-            hooked,
-            [values[len(CONTENTS) :] for values in taken],
+        own = spaces[: len(modules)]
+        below, parameters, buffers = (
+            chain.from_iterable(map(dict.values, filter(None, map(contents, own))))
+            for contents in CONTENTS
+        )
+        tensors = [tensor for tensor in chain(parameters, buffers) if tensor is not None]
+        seen = (
+            any(map(_hooks, own)) or any(map(_pre_hooks, own)),
+            [take(space) for take, space in zip(self._of_spaces, spaces, strict=True)],
             list(map(type, modules)),
             list(map(len, spaces)),
-            children,
+            list(map(id, below)),
             list(map(torch.Tensor.data_ptr, tensors)),
             list(map(_version, filterfalse(torch.Tensor.is_inference, tensors))),
-            [take(space) for take, space in zip(self._of_code, self._code, strict=True)],
             all(spaces[index][name] is found() for index, name, found in self._held),
             [described.describe(spaces[index][name]) for index, name in self._boxes],
         )
+        return seen, tensors
 
 
 class NetworkWatch:
     """Looks at one network, which it does not keep alive."""
 
-    def __init__(self, network: nn.Module, code: Mapping[str, Space], ignore: Ignore):
-        """code: namespaces by name whose functions the network calls, beside its own classes.
+    def __init__(
+        self, network: nn.Module, code: Mapping[str, Space], ignore: Ignore, device: torch.device
+    ):
+        """device: that computes with it. Weights that wait elsewhere are not read.
+
+        code: namespaces by name whose functions the network calls, beside its own classes.
 
         ignore: attributes of modules that say nothing about what a forward pass computes.
         """
         self._network, self._code, self._ignore = weakref.ref(network), code, ignore
+        self._device = device
         self._state: NetworkState | None = None
         self._glance: _Glance | None = None
 
-    def look(self) -> NetworkState:
-        """The network as it is now; the object of the last look when nothing has changed."""
-        if self._state is not None and self._glance is not None and self._glance.same():
+    def look(self, sampled: bool = True) -> NetworkState:
+        """The network as it is now; the object of the last look when nothing has changed.
+
+        sampled: also in weights that torch does not count the writes of.
+        """
+        if self._state is not None and self._glance is not None and self._glance.same(sampled):
             return self._state
         state, self._glance = self._described()
         if self._state is None or state != self._state:
@@ -199,7 +226,7 @@ class NetworkWatch:
         classes: dict[type, None] = {}
         for path, module in described.modules(network):
             state.modules[path] = found = self._module(module)
-            glance.add_module(module, found.attributes)
+            glance.add_module(path, module, found.attributes)
             classes |= dict.fromkeys(type(module).__mro__[:-1])
         for cls in classes:
             inner = {k: described.describe(v) for k, v in vars(cls).items() if k not in NOT_CODE}
@@ -210,9 +237,10 @@ class NetworkWatch:
             glance.add_code(space, inner)
             state.code[name] = inner
         try:
-            glance.remember()
+            glance.remember(self._device)
         except (RuntimeError, NotImplementedError):  # tensors without an address
             return state, None
+        state.samples = glance.samples
         return state, glance
 
     def _module(self, module: nn.Module) -> ModuleState:

@@ -114,6 +114,55 @@ def test_an_inference_tensor_that_is_replaced(sdxl):
         assert changed(sdxl, replace) == f"{ATTN1}.to_q: weight is another tensor"
 
 
+@pytest.fixture
+def inferred():
+    """A network as ComfyUI's server makes it: torch does not count the writes to its weights."""
+    with torch.inference_mode():
+        yield patcher("sdxl")
+
+
+WRITES = {
+    "a factor": lambda weight: weight.mul_(1.001),
+    "half of it": lambda weight: weight[: len(weight) // 2].add_(1.0),
+    "another's values": lambda weight: weight.copy_(torch.randn_like(weight)),
+    "not a number": lambda weight: weight.fill_(torch.nan),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_an_inference_tensor_that_is_written_to(inferred, write, name):
+    weight = getattr(attention_block(inferred).to_out[0], name)
+    said = changed(inferred, lambda: WRITES[write](weight))
+    assert said == f"{ATTN1}.to_out.0: {name} was written to"
+    assert changed(inferred, lambda: None) is None, "also of weights that are no numbers"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_an_inference_tensor_of_few_bits_that_is_written_to(inferred, dtype):
+    layer = attention_block(inferred).to_q
+    layer.weight = torch.nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+    said = changed(inferred, lambda: layer.weight.copy_(torch.ones_like(layer.weight)))
+    assert said == f"{ATTN1}.to_q: weight was written to"
+
+
+def test_weights_that_wait_elsewhere_are_not_read(inferred):
+    """They may have to be fetched from a disk for that."""
+    watch = NetworkWatch(network(inferred), {}, module._is_loaders, torch.device("cuda:0"))
+    before = watch.look()
+    attention_block(inferred).to_q.weight.mul_(2)
+    assert watch.look() is before
+
+
+def test_a_weight_written_to_and_back_is_what_it_was(inferred):
+    weight = attention_block(inferred).to_q.weight
+    before, kept = fingerprint(inferred), weight.clone()
+    weight.zero_()
+    assert fingerprint(inferred) != before
+    weight.copy_(kept)
+    assert fingerprint(inferred) == before
+
+
 def test_a_buffer_that_is_added_or_written_to(sdxl):
     block = attention_block(sdxl)
 
@@ -329,7 +378,10 @@ def test_running_a_network_in_full_and_in_stages_does_not_change_it(name):
     family = FAMILIES[name]
     with torch.inference_mode():
         made = family.network()
-        watch, forward = NetworkWatch(made, {}, module._is_loaders), runner(made, family)
+        watch, forward = (
+            NetworkWatch(made, {}, module._is_loaders, torch.device("cpu")),
+            runner(made, family),
+        )
         forward()
         before = watch.look()
         forward()

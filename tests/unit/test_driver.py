@@ -5,42 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 from tensors import relative
-from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
+from toy_framework import PROMPTS, STEPS, Run, serial
 
 from hybrid_core.errors import WorkerDied, WorkerFailed
 from hybrid_core.stages import plan
 from hybrid_core.telling.report import kinds
-from hybrid_core.workers.holdings import Holdings
-from hybrid_core.workers.inline import InlineWorker
+
+pytestmark = pytest.mark.usefixtures("inferring")
 
 CLOSE = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def inferring():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(autouse=True)
 def cut_by_size(monkeypatch):
     """The cut does not follow the clock in these tests, whatever else the machine does."""
     monkeypatch.setattr(plan, "rebalanced", lambda cuts, planned, *_: planned)
-
-
-@pytest.fixture
-def network():
-    return Network()
-
-
-@pytest.fixture
-def worker():
-    return InlineWorker(ToyModels)
-
-
-@pytest.fixture
-def holdings(worker):
-    return Holdings(worker)
 
 
 def warm(network, holdings):
@@ -205,6 +184,21 @@ def test_a_fault_of_this_pack_costs_no_image(network, holdings, worker, monkeypa
     again = Run(network, holdings)
     again.sample()
     assert again.report.local == 0
+
+
+def test_a_watcher_hears_of_the_steps_after_a_fault(network, holdings, monkeypatch):
+    warm(network, holdings)
+    run, heard = Run(network, holdings), []
+    monkeypatch.setattr(
+        run.driver._watcher, "stepped", lambda report: heard.append(kinds(report.steps))
+    )
+
+    def harm(step):
+        if step == 5:
+            monkeypatch.setattr(run.lease, "ask", lambda *_: 1 // 0)
+
+    run.sample(harm)
+    assert heard == ["E" * min(n, 5) + "L" * (n - 5) for n in range(1, STEPS + 1)]
 
 
 def test_an_error_of_the_network_itself_is_raised_as_it_is(network, holdings, worker):

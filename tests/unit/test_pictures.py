@@ -12,33 +12,12 @@ from hybrid_core.errors import ProtocolError, WorkerDied, WorkerFailed
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.evaluator import Evaluator
-from hybrid_core.workers.holdings import Holdings
-from hybrid_core.workers.inline import InlineWorker
 from hybrid_core.workers.process.loop import pictures
+
+pytestmark = pytest.mark.usefixtures("inferring")
 
 CLOSE = 1e-5
 ONE = PROMPTS[:1]
-
-
-@pytest.fixture(autouse=True)
-def inferring():
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def network():
-    return Network()
-
-
-@pytest.fixture
-def worker():
-    return InlineWorker(ToyModels)
-
-
-@pytest.fixture
-def holdings(worker):
-    return Holdings(worker)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 4])

@@ -27,8 +27,8 @@ UP = {
 }  # fmt: skip
 # and one that is not: it starts while prompts go on
 COMING = {
-    ("SIGKILL", "start"): 3, ("SIGTERM", "start"): 2, ("SIGSTOP", "start"): 3,
-    ("cancel", "any"): 5, ("/free", "any"): 1, ("nothing", "any"): 60,
+    ("SIGKILL", "start"): 2, ("SIGTERM", "start"): 1, ("SIGSTOP", "start"): 2,
+    ("cancel", "any"): 5, ("/free", "any"): 1, ("nothing", "any"): 80,
 }  # fmt: skip
 PAUSES = (0, 1, 2, 3)  # of the worker in shared steps, before what is drawn is done
 PAUSE_SECONDS = (0.02, 0.6)
