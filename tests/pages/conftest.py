@@ -27,7 +27,8 @@ WANTED = ("COMFYUI_DIR", "HYBRID_FRONTENDS", "HYBRID_BROWSER")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "either_renderer: what it tests is drawn by neither")
+    config.addinivalue_line("markers", "either_renderer: the renderer has no part in it")
+    config.addinivalue_line("markers", "once: neither the frontend nor the renderer has")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,7 +43,7 @@ def pytest_runtest_makereport(item, call):
 def pytest_collection_modifyitems(config, items):
     """Pages last: Playwright keeps an event loop in this thread, which other tests may want."""
     items.sort(key=lambda item: HERE in item.path.parents)
-    again = [item for item in items if _again(item)]
+    again = [item for item in items if HERE in item.path.parents and _again(item)]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
     missing = [name for name in WANTED if not os.environ.get(name)]
@@ -54,9 +55,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _again(item) -> bool:
-    """Whether it is marked either_renderer and this is not the first one."""
-    marked = item.get_closest_marker("either_renderer") is not None
-    return marked and item.callspec.params["renderer"] != RENDERERS[0]
+    """Whether its marker asks for other pages: one renderer of each frontend, or one of all."""
+    pages = list(zip(FRONTENDS, RENDERERS, strict=True))
+    if item.get_closest_marker("once"):
+        pages = pages[-1:]
+    elif not item.get_closest_marker("either_renderer"):
+        return False
+    params = item.callspec.params
+    return (params["frontend"], params["renderer"]) not in pages
 
 
 @pytest.fixture(scope="session")

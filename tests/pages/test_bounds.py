@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from pages_graphs import rows_of, run_event, text_to_latent
+
+pytestmark = pytest.mark.either_renderer
 
 LARGEST_GROWTH = 3.0  # MB of JavaScript heap from run 200 to run 1000; without bounds it is 4.9
 LARGEST_STORE = 128  # runs: a current and a previous one of 64 nodes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pages_graphs import SAMPLER, text_to_latent
 from pages_tab import front_end
 
-from demo import server as demo_server
-from demo.server import serving
+from demo.server import PACK, serving
 
+pytestmark = pytest.mark.either_renderer
 SAMPLING = {"steps": 7, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -57,16 +59,22 @@ def single(frontend, tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
-def bare(frontend, tmp_path_factory):
-    """A server without this pack."""
-    folder = tmp_path_factory.mktemp("bare")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_server, "install_pack", lambda to: (to / "custom_nodes").mkdir())
-        with serving(folder, front_end(frontend)) as running:
-            yield running
+def without_the_pack(page) -> None:
+    """Let the page hear nothing of it, as from a server where it is not installed."""
+
+    def nodes(route):
+        told = route.fetch().json()
+        route.fulfill(json={name: n for name, n in told.items() if not name.startswith("Hybrid_")})
+
+    def scripts(route):
+        told = route.fetch().json()
+        route.fulfill(json=[path for path in told if PACK not in path])
+
+    page.route(re.compile(r"/object_info$"), nodes)
+    page.route(re.compile(r"/api/extensions$"), scripts)
 
 
+@pytest.mark.once
 def test_a_machine_with_one_device_runs_it_and_says_so(
     tab, workflow, values, single, open_tab, picture
 ):
@@ -85,10 +93,11 @@ def test_a_machine_with_one_device_runs_it_and_says_so(
     other.page.close()
 
 
-def test_values_survive_where_the_pack_is_missing(tab, workflow, values, bare, open_tab, picture):
+def test_values_survive_where_the_pack_is_missing(tab, workflow, values, open_tab, picture):
     tab.load(workflow)
     saved = tab.js("async () => (await app.graphToPrompt()).workflow")
-    other = open_tab(on=bare)
+    other = open_tab(prepare=without_the_pack)
+    assert other.js("!app.extensions.some(({name}) => name === 'hybrid_ksampler')")
     other.load(saved)
     assert other.js("!LiteGraph.registered_node_types.Hybrid_KSampler")
     kept = other.serialized()

@@ -9,6 +9,7 @@ from pages_graphs import rows_of, text_to_latent
 from pages_tab import DONE, until_shared
 from processes import workers
 
+pytestmark = pytest.mark.either_renderer
 ENDLESS = 3000  # full steps: ended by Cancel long before
 
 
@@ -52,6 +53,7 @@ def test_an_adaptive_run_arrives_whole(shared):
     assert last["node"] == "5" and last["workflow_id"] == tab.js("probe.root().id")
 
 
+@pytest.mark.once
 def test_a_second_tab_sees_the_run(tab, open_tab, picture):
     workflow = text_to_latent(steps=ENDLESS, mode="exact")
     tab.load(workflow)

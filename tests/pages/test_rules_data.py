@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
+import pytest
 from pages_graphs import row_of, rows_of, run_event, text_to_latent
 
 
@@ -23,6 +24,7 @@ def test_rule_08_runs_outlive_the_widget(tab):
     assert tab.said() == said
 
 
+@pytest.mark.either_renderer
 def test_rule_08_runs_are_kept_by_workflow_and_execution_id(tab):
     tab.load(text_to_latent())
     before = tab.still()
@@ -34,6 +36,7 @@ def test_rule_08_runs_are_kept_by_workflow_and_execution_id(tab):
     tab.until("(hash) => probe.pixels('5').hash !== hash", before["hash"])
 
 
+@pytest.mark.either_renderer
 def test_rule_09_an_event_before_the_set_up_is_kept(open_tab, server, picture):
     workflow = text_to_latent()
     early = run_event("5", workflow["id"], rows_of(20))
@@ -56,6 +59,7 @@ def test_rule_09_an_event_before_the_set_up_is_kept(open_tab, server, picture):
     tab.page.close()
 
 
+@pytest.mark.once
 def test_rule_10_numbers_are_finite_and_none_is_null(tab):
     workflow = text_to_latent(steps=6)
     tab.load(workflow)
@@ -72,6 +76,7 @@ def test_rule_10_numbers_are_finite_and_none_is_null(tab):
     tab.until("(hash) => probe.pixels('5').hash !== hash", before)
 
 
+@pytest.mark.either_renderer
 def test_rule_11_a_reload_in_mid_run_leaves_no_gap(tab):
     tab.load(text_to_latent(steps=3000, mode="exact"))
     prompt = tab.queue()
@@ -113,6 +118,7 @@ def test_rule_12_colours_follow_the_theme(tab):
     tab.until("(colour) => probe.pixels('5').background === colour", expected)
 
 
+@pytest.mark.once
 def test_rule_13_at_most_fifteen_messages_a_second_and_only_deltas(tab):
     tab.load(text_to_latent(steps=60))
     tab.run()

@@ -132,6 +132,7 @@ def test_rule_07_the_canvas_takes_its_size_and_gives_none(tab):
     tab.until("(width) => probe.canvas('5').width === width", old["width"])
 
 
+@pytest.mark.either_renderer
 def test_the_monitor_shows_what_it_watches(tab):
     tab.load(watched())
     tab.run()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 
+import pytest
 from pages_graphs import rows_of, text_to_latent
 
 from demo.server import ROOT
@@ -42,6 +43,7 @@ def settings(tab, **values):
             tab.js(SET, [ids[name], value])
 
 
+@pytest.mark.either_renderer
 def test_defaults_are_for_new_nodes_only(tab):
     workflow = text_to_latent(mode="paper", tolerance=0.0125)
     with settings(tab, DefaultMode="exact", DefaultTolerance=0.003):
@@ -53,6 +55,7 @@ def test_defaults_are_for_new_nodes_only(tab):
         assert tab.js(NEW, kind) == ["adaptive", 0.01], kind
 
 
+@pytest.mark.once
 def test_the_idle_time_reaches_the_server(tab):
     asked = lambda: tab.server.get("/hybrid_ksampler/worker")["idle_seconds"]  # noqa: E731
     before = asked()
@@ -99,6 +102,7 @@ def test_another_language_names_nodes_inputs_and_states(open_tab, picture, front
         tab.page.close()
 
 
+@pytest.mark.either_renderer
 def test_the_help_page_of_a_node_opens(tab):
     tab.load(text_to_latent())
     tab.until("!!probe.node('5')")

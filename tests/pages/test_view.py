@@ -98,6 +98,7 @@ def test_a_pasted_copy_has_a_plot_of_its_own(drawn):
     assert tab.still()["hash"] == before
 
 
+@pytest.mark.either_renderer
 def test_the_previous_run_stays_as_a_faint_line(drawn):
     tab = drawn
     first = tab.pixels()
@@ -113,6 +114,7 @@ def test_the_previous_run_stays_as_a_faint_line(drawn):
     assert alone["hash"] != both["hash"]
 
 
+@pytest.mark.either_renderer
 @pytest.mark.parametrize("kind", ["png", "csv"])
 def test_the_menu_saves_the_run(drawn, kind):
     tab = drawn
@@ -195,6 +197,7 @@ def test_opening_is_one_step_of_undo(folded):
     tab.until("probe.onScreen('5')?.height < 45")
 
 
+@pytest.mark.either_renderer
 def test_marks_are_explained_and_the_keyboard_reaches_it(folded, picture):
     tab = folded
     button = tab.page.get_by_test_id("hybrid-plot-key")
@@ -210,6 +213,7 @@ def test_marks_are_explained_and_the_keyboard_reaches_it(folded, picture):
     box.wait_for(state="hidden")
 
 
+@pytest.mark.either_renderer
 def test_the_sentence_tells_more_when_pointed_to(folded):
     tab = folded
     tab.page.get_by_test_id("hybrid-plot-sentence").hover()
@@ -218,6 +222,7 @@ def test_the_sentence_tells_more_when_pointed_to(folded):
     assert "adaptive, tolerance 0.01" in tip.inner_text() and "1.72x" in tip.inner_text()
 
 
+@pytest.mark.either_renderer
 def test_letters_are_12_pixels_at_least(drawn):
     """Of the elements; the canvas has one size of letters, SIZE of shapes.mjs."""
     sizes = drawn.js(
