@@ -7,6 +7,7 @@
     python dev.py lint                      linters and types
     python dev.py bench NAME [--json]       exact, frontier, gpu, hybrid, plan-devices or redraw
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
+    python dev.py train KIND [--minutes N]  go on training a demo model; see demo/training/README.md
     python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
     python dev.py gpu [pytest arguments]    the tests that need a GPU; see docs/gpu.md
     python dev.py gpu-kit [--python 3.12]   packs what `--kit` needs on a machine without network
@@ -26,7 +27,7 @@ from pathlib import Path
 from tooling import checks
 from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 
-COMMANDS = ("demo", "test", "lint", "bench", "serve", "soak", "gpu", "gpu-kit", "setup")
+COMMANDS = ("demo", "test", "lint", "bench", "serve", "train", "soak", "gpu", "gpu-kit", "setup")
 BENCHES = ("exact", "frontier", "gpu", "hybrid", "plan-devices", "redraw")
 NEED_PAGES = ("redraw",)  # benchmarks
 
@@ -82,6 +83,8 @@ def main() -> None:
             run(python, "-m", module, *rest[1:], cwd=ROOT, env=env)
         elif command == "soak":
             run(PYTHON, "-m", "tooling.soak", *rest, cwd=ROOT, env=env)
+        elif command == "train":
+            run(PYTHON, "-m", "demo.training", "train", *rest, cwd=ROOT, env=env)
         elif command in ("gpu", "gpu-kit"):
             module = "tests.gpu" if command == "gpu" else "tests.gpu.kit"
             run(python, "-m", module, *rest, cwd=ROOT, env=env)

@@ -57,15 +57,15 @@ def build(kind: str) -> nn.Module:
 class Conditional(nn.Module):
     """A network with its token table: what training sees."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, vocabulary_size: int = VOCABULARY_SIZE):
         super().__init__()
         self.kind = kind
-        self.vocabulary = nn.Embedding(VOCABULARY_SIZE, CONTEXT)
+        self.vocabulary = nn.Embedding(vocabulary_size, CONTEXT)
         self.model = build(kind)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Prediction (velocity or epsilon), (B, 48, 16, 16), at timesteps `t` in 0..1000."""
-        context = self.vocabulary(tokens)  # (B, 6, CONTEXT)
+        context = self.vocabulary(tokens)  # (B, N, CONTEXT)
         if self.kind == "mmdit":
             return self.model(
                 hidden_states=x,
@@ -77,16 +77,23 @@ class Conditional(nn.Module):
         return self.model(x, t, encoder_hidden_states=context, return_dict=False)[0]
 
 
-def save(network: Conditional, path: Path) -> None:
-    """Write `network` in half precision."""
+def save(network: Conditional, path: Path, **metadata: str) -> None:
+    """Write `network` in half precision; metadata: more of what the file says about itself."""
     state = {key: value.half().contiguous() for key, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata={"kind": network.kind})
+    save_file(state, path, metadata={"kind": network.kind, **metadata})
 
 
 def load(path: Path) -> Conditional:
     """Read a network, in full precision and evaluation mode."""
     with safe_open(path, "pt") as file:
-        network = Conditional(file.metadata()["kind"])
+        size = file.get_slice("vocabulary.weight").get_shape()[0]
+        network = Conditional(file.metadata()["kind"], size)
         network.load_state_dict({key: file.get_tensor(key).float() for key in list(file.keys())})
     return network.eval()
+
+
+def described(path: Path) -> dict[str, str]:
+    """What a file says about itself: its kind, and what training added."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())

@@ -1,0 +1,153 @@
+"""The pipeline that trains the emoji models, on toys: no download, seconds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from demo.training import emoji, judge, latents, objectives, pictures, train, words
+
+
+@pytest.fixture(scope="module")
+def album():
+    """Every subject a flat square of its own colour, with a clear border."""
+    generator = torch.Generator().manual_seed(0)
+    drawings = torch.zeros(2, words.COUNTS[0], 4, 8, 8)
+    inner = torch.rand(2, words.COUNTS[0], 3, 1, 1, generator=generator)
+    drawings[:, :, :3, 1:-1, 1:-1] = inner
+    drawings[:, :, 3, 1:-1, 1:-1] = 1
+    return pictures.Album(drawings)
+
+
+class Small(nn.Module):
+    """Stands for a network: as `Conditional`, of one convolution."""
+
+    kind = "mmdit"
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.vocabulary = nn.Embedding(words.VOCABULARY_SIZE, 48)
+        self.model = nn.Conv2d(48, 48, 1)
+
+    def forward(self, x, t, tokens):
+        context = self.vocabulary(tokens).mean(1)[:, :, None, None]
+        return self.model(x + context) * (t / 1000)[:, None, None, None]
+
+
+def test_latents_give_back_the_pixels(album):
+    generator = torch.Generator().manual_seed(1)
+    drawn = album.draw(words.random_labels(16, generator), generator)
+    fitted = latents.Latents.fitted(drawn)
+    made = fitted.encode(drawn)
+    assert made.shape == (16, 48, 16, 16)
+    torch.testing.assert_close(fitted.decode(made), drawn, atol=5e-6, rtol=0)
+    wide = fitted.scales > latents.LEAST
+    torch.testing.assert_close(made.pow(2).mean((0, 2, 3))[wide], torch.ones(int(wide.sum())))
+
+
+def test_basis_is_orthonormal():
+    rows = latents.basis()
+    torch.testing.assert_close(rows @ rows.T, torch.eye(48))
+
+
+def test_subjects_are_known_once_each():
+    assert len(words.EMOJI) == len(set(words.EMOJI.values())) == words.COUNTS[0]
+    listed = [word for attribute in words.ATTRIBUTES.values() for word in attribute]
+    assert len(listed) == len(set(listed))  # a word of a prompt says which attribute it is
+
+
+def test_tokens_of_two_prompts_share_only_their_common_words():
+    cat, tinted, nothing = words.tokens(
+        torch.tensor([[0, 1, 0, 4], [0, 1, 3, 5], [-1, -1, -1, -1]])
+    )
+    assert (cat == tinted).tolist() == [True] * 9 + [False] * 2
+    assert not set(nothing.tolist()) & {*cat.tolist(), *tinted.tolist()}
+    last = torch.tensor([[count - 1 for count in words.COUNTS]])
+    assert int(words.tokens(last).max()) == words.VOCABULARY_SIZE - 1
+
+
+def test_training_never_draws_what_is_held_out():
+    generator = torch.Generator().manual_seed(2)
+    assert not words.held_out(words.random_labels(2000, generator)).any()
+    assert words.held_out(words.random_labels(50, generator, tinted=1.0, unseen=True)).all()
+
+
+def test_tint_keeps_the_ground_and_recolours_the_emoji(album):
+    rows = torch.tensor([[5, 0, 0, 4], [5, 0, 1, 4]])  # natural, red
+    drawn = [album.draw(row[None], torch.Generator().manual_seed(3))[0] for row in rows]
+    torch.testing.assert_close(drawn[0][:, 0, 0], drawn[1][:, 0, 0])
+    middle = drawn[1][:, 32, 32]
+    assert middle[0] > middle[1] and middle[0] > middle[2]
+
+
+@pytest.mark.parametrize("kind", ["mmdit", "unet"])
+def test_euler_with_the_true_slope_ends_at_the_picture(kind):
+    generator = torch.Generator().manual_seed(4)
+    picture, noise = torch.randn(2, 2, 48, 4, 4, generator=generator)
+    ladder = iter(objectives.sigmas(kind, 7))
+
+    def slope(x, t):
+        sigma = next(ladder)
+        if kind == "mmdit":
+            return (x - picture) / sigma
+        return (x * (1 + sigma**2).sqrt() - picture) / sigma
+
+    made = objectives.euler(kind, slope, noise, 7)
+    torch.testing.assert_close(made, picture, atol=1e-4, rtol=1e-4)
+
+
+def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypatch):
+    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
+    scales = latents.Latents(torch.ones(48))
+    whole = train.Training("mmdit", album, scales, Small())
+    for _ in range(6):
+        whole.advance()
+    cut = train.Training("mmdit", album, scales, Small())
+    for _ in range(3):
+        cut.advance()
+    torch.save(cut.state(), tmp_path / "state.pt")
+    resumed = train.Training("mmdit", album, latents.Latents(torch.zeros(48)), Small())
+    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(3):
+        resumed.advance()
+    assert resumed.step == whole.step and resumed.loss == whole.loss
+    for ours, theirs in (
+        (resumed.network, whole.network),
+        (resumed.average, whole.average),
+    ):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+def test_judge_tells_drawn_pictures_from_wrong_labels(album, monkeypatch):
+    monkeypatch.setattr(judge, "BATCH", 16)
+    trained = judge.train(album, 40)
+    generator = torch.Generator().manual_seed(5)
+    labels = words.random_labels(48, generator)
+    drawn = album.draw(labels, generator)
+    right = trained.shares(drawn, labels)
+    wrong = labels.clone()
+    wrong[:, 3] = (wrong[:, 3] + 1) % words.COUNTS[3]
+    assert right["background"] > 0.9 and trained.shares(drawn, wrong)["background"] < 0.1
+    assert right["group"] >= right["subject"]
+
+
+def test_emoji_of_other_subjects_are_refused(tmp_path):
+    path = tmp_path / "emoji.safetensors"
+    pixels = torch.zeros(2, 1, 72, 72, 4, dtype=torch.uint8)
+    save_file({"emoji": pixels}, path, metadata={"subjects": json.dumps(["cat"])})
+    with pytest.raises(ValueError, match="other subjects than subjects.txt"):
+        emoji.load(path)
+
+
+def test_drawings_are_found_by_the_sign_without_its_variant():
+    sheet = b"""<svg xmlns="http://www.w3.org/2000/svg"><svg id="2764-FE0F"><path d="M0 0"/></svg>
+    <svg id="1F431"><svg id="inner"/></svg></svg>"""
+    found = emoji.sprites(sheet)
+    assert set(found) == {emoji.code_points("❤️"), emoji.code_points("🐱")}  # noqa: RUF001
+    assert "path" in found["2764"]
