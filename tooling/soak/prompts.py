@@ -20,7 +20,9 @@ LORAS = {  # a few weights of each demo model: outputs, inputs
         for name in ("to_q", "to_k", "to_v")
     },
 }
-SAMPLERS = ("euler", "dpmpp_2m", "heun", "euler_ancestral", "dpmpp_2s_ancestral", "lcm", "ddim")
+SAMPLERS = (
+    "euler", "euler", "dpmpp_2m", "heun", "euler_ancestral", "dpmpp_2s_ancestral", "lcm", "ddim",
+)  # fmt: skip
 SCHEDULERS = ("normal", "simple", "sgm_uniform")
 IMAGES = 24
 MODES = ("exact", "exact", "adaptive", "paper")
@@ -96,21 +98,23 @@ class Case:
 
 def images(chance: random.Random) -> list[Case]:
     """Some of all that there could be: KSampler makes each once, the soak many times."""
-    return [
-        Case(
-            model=chance.choice(("mmdit", "unet")),
+    found = []
+    for _ in range(IMAGES):
+        size, batch = chance.choice(((64, 1), (64, 1), (64, 1), (64, 1), (64, 2), (96, 1)))
+        case = Case(
+            model=chance.choice(("mmdit", "mmdit", "unet")),
             sampler=chance.choice(SAMPLERS),
             scheduler=chance.choice(SCHEDULERS),
             steps=chance.choice((8, 12, 12, 20)),
-            size=chance.choice((64, 64, 64, 64, 96)),
-            batch=chance.choice((1, 1, 1, 1, 2)),
+            size=size,
+            batch=batch,
             cfg=chance.choice((5.0, 5.0, 5.0, 5.0, 1.0)),
             seed=chance.randrange(1000),
             lora=chance.random() < 0.25,
             mode="",
         )
-        for _ in range(IMAGES)
-    ]
+        found.append(case)
+    return found
 
 
 def drawn(chance: random.Random, known: list[Case]) -> Case:
