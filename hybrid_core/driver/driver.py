@@ -68,14 +68,18 @@ class Driver:
 
         batch: how many pictures are sampled. obstacle: why no worker can take part.
         """
-        self._watcher.began(self.report)
-        if obstacle is not None:
-            self._rented = True
-            self._stay_local(obstacle)
-        elif self._worth_asking(1 if self._one_branch else 2, batch, self._pipeline):
-            lease = self._own_lease()
-            if lease is not None:
+        worth = self._worth_asking(1 if self._one_branch else 2, batch, self._pipeline)
+        try:
+            self._watcher.began(self.report)
+            if obstacle is not None:
+                self._rented = True
+                self._stay_local(obstacle)
+            elif worth and (lease := self._own_lease()) is not None:
                 lease.prepare()
+        except self._cancelled:
+            raise
+        except Exception as error:  # noqa: BLE001  as in `evaluate`
+            self.give_up(error)
 
     def evaluate(self, call: Call) -> Outputs:
         """An output for each branch of the call.

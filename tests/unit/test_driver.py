@@ -186,6 +186,14 @@ def test_a_fault_of_this_pack_costs_no_image(network, holdings, worker, monkeypa
     assert again.report.local == 0
 
 
+def test_a_fault_before_the_first_step_has_a_reason(network, holdings):
+    run = Run(network, holdings)
+    run.driver._rent = lambda: [].pop()
+    assert torch.equal(run.sample(), serial(network))
+    assert run.report.reasons == ["a fault of this pack, IndexError: pop from empty list"]
+    assert kinds(run.report.steps) == "L" * STEPS and len(run.said) == 1
+
+
 def test_a_watcher_hears_of_the_steps_after_a_fault(network, holdings, monkeypatch):
     warm(network, holdings)
     run, heard = Run(network, holdings), []
