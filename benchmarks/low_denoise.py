@@ -1,6 +1,6 @@
 """Fidelity of mode adaptive where a picture is changed a little: detailers, upscalers.
 
-    python dev.py bench low_denoise [--json] [--model WORD] [--pictures 16] [--sampler euler]
+    python dev.py bench low-denoise [--json] [--model WORD] [--pictures 16] [--sampler euler]
 
 Pictures of KSampler's are denoised again towards another prompt, by KSampler and by mode adaptive
 at its default tolerance, on one device: which steps are foreseen is the same on two.
@@ -32,7 +32,7 @@ MOST = 64  # pictures
 
 
 def main() -> None:
-    parser = command_line("low_denoise", __doc__)
+    parser = command_line("low-denoise", __doc__)
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--sampler", default="euler")
     arguments = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
     for kind in demo_models.KINDS:
         if arguments.model in kind:
             rows += measure(kind, arguments.sampler, arguments.pictures)
-    publish("low_denoise", rows)
+    publish("low-denoise", rows)
 
 
 def measure(kind: str, sampler: str, count: int) -> list[Row]:
