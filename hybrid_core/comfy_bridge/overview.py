@@ -10,6 +10,7 @@ import comfy.model_management
 import psutil
 import torch
 
+from hybrid_core.comfy_bridge.naming import spoken_name
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.errors import NotPartitionable
 
@@ -35,11 +36,8 @@ def overview(session: Session) -> dict[str, Any]:
 
 def _parent() -> dict[str, Any]:
     device = comfy.model_management.get_torch_device()
-    names = [
-        type(entry.model.model).__name__
-        for entry in comfy.model_management.current_loaded_models
-        if entry.model is not None
-    ]
+    models = [entry.model for entry in comfy.model_management.current_loaded_models]
+    names = dict.fromkeys(spoken_name(model) for model in models if model is not None)
     free = int(comfy.model_management.get_free_memory(device))
     if device.type == "cuda":
         name = f"{device} {torch.cuda.get_device_name(device)}"

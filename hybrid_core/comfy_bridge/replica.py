@@ -19,6 +19,7 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
 from hybrid_core.comfy_bridge.fingerprint import Fingerprint, difference, fingerprint
+from hybrid_core.comfy_bridge.naming import spoken_name
 from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import total_bytes, weights
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
@@ -58,7 +59,7 @@ class ReplicaSource:
             token = _tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = _tokens[patcher.model]
-        self.name = type(patcher.model).__name__
+        self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
         self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
         self.key = f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"

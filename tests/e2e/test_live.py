@@ -213,7 +213,7 @@ def test_panel_shows_both_processes_and_its_buttons_work(server, page):
     assert seen["obstacle"] is None and worker["state"] == "ready"
     assert own["pid"] == server.process.pid and own["model"] and own["device"] == "cpu"
     assert worker["pid"] != own["pid"] and worker["device"] == "cpu:1"
-    assert worker["model"] == own["model"].split(", ")[0] and worker["age_seconds"] > 0
+    assert worker["model"] == own["model"].split(", ")[0] == "mmdit" and worker["age_seconds"] > 0
     for side in (own, worker):
         assert side["memory_used"] > 50e6 and side["memory_free"] > 0
     freed = post(server, "/hybrid_ksampler/worker/free", b"")["worker"]
