@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 
 from hybrid_core.comfy_bridge.attach import attach, log_report
@@ -176,6 +177,8 @@ def sampled(
         tuning=tuning,
         watcher=live,
     )
+    if mode == "off":
+        attached.add_callback(CallbacksMP.ON_PRE_RUN, live.loaded)
     (latent,) = common_ksampler(attached, *arguments, **keywords)
     for report in reports:
         log_report(report)

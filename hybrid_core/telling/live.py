@@ -108,7 +108,7 @@ class LiveRun:
 
     def __init__(self, address: Address, report: Report, since: float):
         """since: when it began, on the clock that end() is told of."""
-        self.client_id, self._since = address.client_id, since
+        self.client_id, self.since = address.client_id, since
         self.state: Message = {
             "run": uuid.uuid4().hex, **address.ids(), "seq": 0, "started": time.time(),
         }  # fmt: skip
@@ -135,7 +135,7 @@ class LiveRun:
         }  # fmt: skip
 
     def end(self, now: float) -> None:
-        self._seconds = now - self._since
+        self._seconds = now - self.since
 
     def message(self) -> Message:
         """What is new since the last message."""
@@ -169,7 +169,10 @@ class LiveNode:
         self._live.changed(run, report)
 
     def stepped(self, report: Report) -> None:
-        self._live.changed(self._of(report), report)
+        run = self._of(report)
+        if len(report.steps) == 1:  # before it the model was loaded, which is not the run's time
+            run.since = self._live.now() - report.steps[0].seconds
+        self._live.changed(run, report)
 
     def ended(self, report: Report) -> None:
         run = self._of(report)
@@ -178,8 +181,12 @@ class LiveNode:
         self.shown.update(run.snapshot())
         self._runs = [(known, run) for known, run in self._runs if known is not report]
 
+    def loaded(self, *_: Any) -> None:
+        """The model is in its place: the time of an execution that shares nothing begins now."""
+        self._since = self._live.now()
+
     def did_not_share(self, report: Report) -> None:
-        """Of an execution that is KSampler's own: it took since this watcher was made."""
+        """Of an execution that is KSampler's own."""
         self._begin(report, self._since)
         self.ended(report)
 

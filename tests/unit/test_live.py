@@ -92,6 +92,24 @@ def test_a_run_is_told_with_the_seconds_that_it_took(clock):
     assert alone.shown["seconds"] == 7
 
 
+def test_loading_the_model_is_not_of_the_time(clock):
+    live, node, _ = setting(clock)
+    report = Report(total=2)
+    node.began(report)
+    clock.now += 60  # until the first step is done
+    report.steps.append(StepRecord(step=0, seconds=4))
+    node.stepped(report)
+    clock.now += 5
+    node.ended(report)
+    assert node.shown["seconds"] == 9
+    alone = LiveNode(live, lambda: ADDRESS)
+    clock.now += 60
+    alone.loaded()
+    clock.now += 9
+    alone.did_not_share(Report("off", status="done"))
+    assert alone.shown["seconds"] == 9
+
+
 def test_no_faster_than_the_pace_and_the_end_is_told(clock):
     live, node, sent = setting(clock)
     report = Report(total=100)
