@@ -53,6 +53,7 @@ class Curve:
     ideal: float | None = None
     status: str = "done"
     reasons: tuple[str, ...] = ()
+    waiting: int = 0  # steps on one device because the second process was not ready
 
     def words(self) -> str:
         """The run in one line: the sentence of the node."""
@@ -82,13 +83,12 @@ class Curve:
         said = [reason.removesuffix(".") for reason in self.reasons]
         if said:
             return [f"on one GPU: {said[0]}", *said[1:]] if kinds == ["local"] else said
-        if kinds == ["local"]:
-            return ["run again: the second GPU was getting ready"]
-        if kinds == ["single"]:
-            return ["only one prompt to compute, on one GPU"]
-        if "local" in kinds and any(map(is_both, kinds)):
+        joined = any(map(is_both, kinds))
+        if kinds and not joined and (self.waiting or kinds == ["local"]):
+            return ["run again: the second GPU was not ready"]
+        if joined and (self.waiting or "local" in kinds):
             return ["the second GPU joined on the way"]
-        return []
+        return ["only one prompt to compute, on one GPU"] if kinds == ["single"] else []
 
     def _faster(self, kinds: list[str]) -> str:
         if self.ratio is None:
@@ -144,6 +144,7 @@ def read(text: str) -> Curve:
         ideal=_number(data, "ideal"),
         status=str(data.get("status", "done")),
         reasons=tuple(str(reason) for reason in reasons),
+        waiting=int(_number(data, "waiting") or 0),
     )
 
 

@@ -34,6 +34,11 @@ for (const [what, one, expected] of [
     "Step 3 of 20 · the second GPU joined on the way",
   ],
   [
+    "that_waits_for_its_second_process",
+    run("LLF", { ratio: null, ideal: null, waiting: 2 }, even),
+    "Step 3 of 20 · the second GPU is getting ready",
+  ],
+  [
     "of_which_the_whole_time_is_known",
     run("EEppEpE", { ...done, ratio: 1.83, seconds: 16.14 }),
     "16.1 s · 1.8x faster than one GPU · 4 full, 3 short steps",

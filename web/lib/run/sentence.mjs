@@ -83,14 +83,16 @@ function reasons(run, found, { words, kinds }) {
   const known = new Map(found);
   const rows = run.rows.length;
   const local = known.get("local") ?? 0;
+  const joined = found.some(([kind]) => kinds.isBoth(kind));
   if (run.reasons.length && local && local === rows) {
     const [reason, ...rest] = run.reasons;
     return [words.text("local.all", { reason: sentenceEnd(reason) }), ...rest.map(sentenceEnd)];
   }
   if (run.reasons.length) return run.reasons.map(sentenceEnd);
-  if (local && local === rows) return [words.text("local.unready")];
-  const joined = found.some(([kind]) => kinds.isBoth(kind));
-  if (local && joined) return [words.text("local.some.unready")];
+  if (rows && !joined && (run.waiting || local === rows)) {
+    return [words.text(isRunning(run) ? "local.getting_ready" : "local.unready")];
+  }
+  if (joined && (run.waiting || local)) return [words.text("local.some.unready")];
   if (known.get("single") === rows && rows) return [words.text("local.single")];
   return [];
 }
