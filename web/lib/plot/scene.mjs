@@ -5,6 +5,7 @@ import { bands } from "./bands.mjs";
 import { bars } from "./bars.mjs";
 import { curve, faint } from "./curve.mjs";
 import { drift } from "./drift.mjs";
+import { empty } from "./empty.mjs";
 import { legend } from "./legend.mjs";
 import { SIZE, label, line } from "./shapes.mjs";
 
@@ -44,7 +45,7 @@ export function scene(now, before, view, kinds, options = DEFAULTS) {
   };
   const change = now ? drift(now, frame) : { lines: [], labels: [] };
   const shapes = [
-    ...(now ? bands(now.course, frame) : []),
+    ...(now ? bands(now.course, frame) : before ? [] : empty(view, kinds, options)),
     ...(now || before ? grid((now ?? before).course.perStep, frame) : []),
     ...(before ? faint(before.course.steps, frame) : []),
     ...change.lines,
