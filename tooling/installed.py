@@ -23,6 +23,7 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TOOLS = (
     "diffusers==0.42.1", "pytest==9.2.0", "hypothesis==6.170.15", "ruff==0.17.5",
     "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2", "playwright==1.65.2",
+    "axe-playwright-python==0.1.8",
 )  # fmt: skip
 FRONTENDS = ("1.47.12", "1.58.1")  # what the pages are tested with
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -32,6 +32,7 @@ SETTINGS = {
     "Comfy.Locale": "en",
 }
 DONE = "probe.events.some((e) => e.detail.status !== 'running')"
+PALETTE = "(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name)"
 OPENING = 60_000  # ms, of a page: other tests run beside these
 LOADED = "window.app?.extensionManager && window.app.vueAppReady && window.app.graph"
 

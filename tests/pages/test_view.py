@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from pages_graphs import rows_of, text_to_latent
+from pages_tab import PALETTE
 from PIL import Image
-
-PALETTE = "(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name)"
 
 
 @pytest.fixture

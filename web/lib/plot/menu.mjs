@@ -2,6 +2,45 @@
 
 import { csv, fileName } from "../run/table.mjs";
 
+/** Open the menu where an event was; with the keyboard, below the button. plot: a Plot. */
+export function openMenu(plot, event) {
+  const box = event.currentTarget.getBoundingClientRect();
+  const at = { clientX: box.left, clientY: box.bottom };
+  const click = event.detail || event.type !== "click" ? event : new MouseEvent("click", at);
+  const title = plot.words.text("menu.title");
+  const menu = new window.LiteGraph.ContextMenu(menuItems(plot), { event: click, title });
+  reachable(menu, event.currentTarget);
+}
+
+/** Let the keyboard choose in a LiteGraph menu; origin gets the focus back. */
+function reachable(menu, origin) {
+  const { root } = menu;
+  const entries = [...root.querySelectorAll(".litemenu-entry:not(.disabled)")];
+  root.setAttribute("role", "menu");
+  for (const entry of entries) Object.assign(entry, { role: "menuitem", tabIndex: -1 });
+  const leave = (act) => {
+    act();
+    origin.focus();
+  };
+  root.addEventListener("keydown", (event) => {
+    const at = entries.indexOf(document.activeElement);
+    const to = (index) => entries.at(index % entries.length).focus();
+    const act = {
+      ArrowDown: () => to(at + 1),
+      ArrowUp: () => to(at - 1),
+      Enter: () => leave(() => entries[at]?.click()),
+      " ": () => leave(() => entries[at]?.click()),
+      Escape: () => leave(() => menu.close()),
+      Tab: () => leave(() => menu.close()),
+    }[event.key];
+    event.stopPropagation();
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+  entries[0]?.focus({ preventScroll: true });
+}
+
 /** Items for a LiteGraph menu. plot: a Plot. */
 export function menuItems(plot) {
   const { words, prefs } = plot;

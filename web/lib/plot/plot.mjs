@@ -4,7 +4,7 @@ import { course } from "../run/course.mjs";
 import { description, details, sentence, stepWords } from "../run/sentence.mjs";
 import { Calm } from "./calm.mjs";
 import { buildPlot, put } from "./elements.mjs";
-import { menuItems } from "./menu.mjs";
+import { openMenu } from "./menu.mjs";
 import { drawPicture } from "./picture.mjs";
 import { scene } from "./scene.mjs";
 import { strip } from "./strip.mjs";
@@ -199,8 +199,7 @@ export class Plot {
     event.preventDefault();
     event.stopPropagation();
     this.#point(null);
-    const title = this.words.text("menu.title");
-    new window.LiteGraph.ContextMenu(menuItems(this), { event, title });
+    openMenu(this, event);
   }
 
   #follow({ clientX: x, clientY: y }) {
