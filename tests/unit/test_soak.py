@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tooling.soak import harm, prompts
+from tooling.soak.following import RUN, Following
 from tooling.soak.leaks import MORE_MEMORY, Held, grown
 
 CASE = prompts.Case("mmdit", "euler", "normal", 6, 64, 1, 5.0, 0, False, "exact")
@@ -23,6 +24,40 @@ def test_the_same_seed_draws_the_same_prompts_and_deeds():
 
     assert sequence(1) == sequence(1)
     assert sequence(1) != sequence(2)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "shared"),
+    [
+        ("running", "exact", True), ("running", "shared", True), ("running", "pipelined", True),
+        ("running", "local", False), ("running", "forecast", False), ("done", "exact", False),
+    ],
+)  # fmt: skip
+def test_a_signal_hits_where_the_latest_step_was_made_by_both_devices(status, kind, shared):
+    seen = Following(None)
+    rows = [{"kind": "local"}, {"kind": kind}]
+    seen.hear({"type": RUN, "data": {"prompt_id": "a", "status": status, "rows": rows}})
+    assert seen.shared("a") == shared and seen.runs("a") == (status == "running")
+    assert not seen.shared("b")
+
+
+def test_waiting_ends_with_the_prompt():
+    seen = Following(None)
+    seen.hear({"type": "status", "data": {"status": {}}})
+    seen.hear({"type": "execution_interrupted", "data": {"prompt_id": "a"}})
+    assert seen.ended("a") and not seen.until(seen.shared, "a", seconds=60)
+    assert not seen.until(seen.shared, "b", seconds=0.01)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_what_is_done_fits_the_workers_state(up):
+    chance = random.Random(1)  # noqa: S311
+    deeds = [harm.drawn(chance, up) for _ in range(300)]
+    assert {deed.when == "start" for deed in deeds} == ({False} if up else {True, False})
+    assert {deed.pauses for deed in deeds if deed.when != "step"} == {0}
+    one = harm.Deed("SIGKILL", "step", pauses=3, done=True, paused=2)
+    assert one.signals == 3
+    assert harm.Deed("/free", "any", done=True).signals == 0
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Soak:
     def __init__(self, server: Server, chance: random.Random):
         self._server, self._chance = server, chance
         self._following = Following(server)
+        self._following.begin()
         self._references = References(server)
         self._images = prompts.images(chance)
         self.counts: Counter[str] = Counter()

@@ -27,6 +27,9 @@ class Following:
         self._said = threading.Condition()
         self._runs: dict[str, dict[str, Any]] = {}  # the latest message, by prompt
         self._ended: set[str] = set()
+
+    def begin(self) -> None:
+        """To listen, until the server ends."""
         threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True).start()
 
     async def _listen(self) -> None:
@@ -34,9 +37,10 @@ class Following:
         async with aiohttp.ClientSession() as session, session.ws_connect(address) as socket:
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.TEXT:
-                    self._hear(json.loads(message.data))
+                    self.hear(json.loads(message.data))
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take in one message."""
         with self._said:
             data = message["data"]
             if message["type"] == RUN:

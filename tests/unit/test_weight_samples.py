@@ -1,0 +1,53 @@
+"""Numbers of weights that torch does not count the writes of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybrid_core.stages.weight_samples import PLACES, WeightSampler
+
+pytestmark = pytest.mark.usefixtures("inferring")
+CPU = torch.device("cpu")
+
+
+def changed(tensors, write, device=CPU):
+    """What is said after `write`; None when nothing was seen."""
+    sampler = WeightSampler(tensors, device)
+    before = sampler.read([*tensors.values()])
+    assert before == sampler.read([*tensors.values()])
+    write()
+    after = sampler.read([*tensors.values()])
+    said = before.changed(after)
+    assert (said is None) == (before == after)
+    return said
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("shape", [(1,), (3,), (PLACES,), (5, 7), (4, 4, 3, 3)])
+def test_any_size_and_type(shape, dtype):
+    tensors = {name: torch.ones(shape, dtype=dtype) for name in "abc"}
+    assert changed(tensors, lambda: tensors["b"].add_(1)) == "b"
+
+
+def test_tensors_of_several_types():
+    tensors = {"a": torch.ones(9), "b": torch.ones(9).half(), "c": torch.ones(9).half()}
+    assert changed(tensors, lambda: tensors["c"].zero_()) == "c"
+
+
+@pytest.mark.parametrize("half", [slice(0, 32), slice(32, 64)])
+def test_half_of_a_weight(half):
+    tensors = {"a": torch.ones(64, 16)}
+    assert changed(tensors, lambda: tensors["a"][half].mul_(2)) == "a"
+
+
+def test_what_cannot_be_read_in_place_is_left_out():
+    with torch.inference_mode(False):
+        counted = torch.ones(4)  # torch counts its writes
+    tensors = {"a": torch.ones(0), "b": torch.ones(4, 4).t(), "c": counted, "d": torch.ones(())}
+    assert changed(tensors, lambda: [tensor.zero_() for tensor in tensors.values()]) == "d"
+
+
+def test_weights_elsewhere_are_not_read():
+    tensors = {"a": torch.ones(4)}
+    assert changed(tensors, lambda: tensors["a"].zero_(), torch.device("meta")) is None
