@@ -21,6 +21,7 @@ class Features:
         self._known: list[tuple[int, Any]] = []
         self._share: Tensor | None = None  # of the boundary's slope that goes on
         self._prediction: tuple[int, Tensor] | None = None
+        self._in_a_row = False  # whether the call before that one was evaluated too
 
     def keep(self, call: int, boundary: Any) -> None:
         """Cond's boundary at `call`, true or looked ahead."""
@@ -28,11 +29,17 @@ class Features:
 
     def predicted(self, call: int, own: Tensor) -> None:
         """The cond prediction at `call`."""
+        self._in_a_row = self._prediction is not None and self._prediction[0] == call - 1
         self._prediction = call, own
 
     def reach(self, call: int) -> bool:
-        """Whether there is a boundary of `call` or the one before."""
-        return bool(self._known) and self._known[-1][0] in (call - 1, call)
+        """Whether there is a boundary of `call`, or of the one before.
+
+        After a forecast call the latter can only be held, and errs several times as much as one
+        that is continued: not where this one continues.
+        """
+        at = self._known[-1][0] if self._known else None
+        return at == call or (at == call - 1 and (self._in_a_row or not self._continued))
 
     def forecast(self, call: int) -> Any:
         """The boundary for `call`: received for it, or the last one, continued where that helps.
