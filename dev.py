@@ -5,8 +5,8 @@
     python dev.py test [pytest arguments]   every check and test that this machine can run
     python dev.py test --quick              linters, types, unit tests, pure JavaScript: two minutes
     python dev.py lint                      linters and types
-    python dev.py bench NAME [--json]       exact, fingerprint, frontier, gpu, hybrid, low-denoise,
-                                            plan-devices or redraw
+    python dev.py bench NAME [--json]       exact, fingerprint, forecast, frontier, gpu, hybrid,
+                                            low-denoise, plan-devices or redraw
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
     python dev.py train KIND [--minutes N]  go on training a demo model; see demo/training/README.md
     python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
@@ -30,7 +30,8 @@ from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 
 COMMANDS = ("demo", "test", "lint", "bench", "serve", "train", "soak", "gpu", "gpu-kit", "setup")
 BENCHES = (
-    "exact", "fingerprint", "frontier", "gpu", "hybrid", "low-denoise", "plan-devices", "redraw",
+    "exact", "fingerprint", "forecast", "frontier", "gpu", "hybrid", "low-denoise", "plan-devices",
+    "redraw",
 )  # fmt: skip
 NEED_PAGES = ("redraw",)  # benchmarks
 

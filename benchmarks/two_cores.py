@@ -34,16 +34,23 @@ def command_line(name: str, text: str | None) -> argparse.ArgumentParser:
 
 
 @contextmanager
-def two_cores() -> Iterator[None]:
-    """This process on core 0 with one thread; the worker is kept from the first arm to the last."""
+def one_core() -> Iterator[None]:
+    """This process alone, with one thread."""
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
-    on_cores({0})
-    SESSION.busy = lambda: True
-    try:
-        yield
-    finally:
-        SESSION.stop()
+    yield
+
+
+@contextmanager
+def two_cores() -> Iterator[None]:
+    """This process on core 0 with one thread; the worker is kept from the first arm to the last."""
+    with one_core():
+        on_cores({0})
+        SESSION.busy = lambda: True
+        try:
+            yield
+        finally:
+            SESSION.stop()
 
 
 def on_cores(cores: set[int]) -> None:
