@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import threading
 from pathlib import Path
 
 import torch
@@ -33,14 +34,16 @@ def main() -> None:
     record = folder / f"{getattr(arguments, 'kind', arguments.command)}.log"
     handlers = [logging.StreamHandler(), logging.FileHandler(record)]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.command == "data":
         logging.info("%s", emoji.fetch(folder))
     elif arguments.command == "evaluate":
         for name, shares in judge.evaluate(arguments.kind, folder, arguments.count).items():
             logging.info("%s: %s", name, " ".join(f"{k} {v:.0%}" for k, v in shares.items()))
     else:
-        train.train(arguments.kind, folder, arguments.minutes)
+        asked = threading.Event()  # a step is never cut in two
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: asked.set())
+        train.train(arguments.kind, folder, arguments.minutes, asked.is_set)
 
 
 if __name__ == "__main__":

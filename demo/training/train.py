@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torchvision.utils import save_image
 
 from demo.networks import Conditional, save
@@ -92,11 +94,26 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def quietened(network: Conditional) -> Conditional:
+    """Fresh weights under which every block passes its input on, and the output is zero.
+
+    "adaLN-zero" (Peebles & Xie 2023, section 3.2) and its like for the U-Net (Ho et al. 2020).
+    """
+    last = ("proj_out", "norm1.linear", "norm1_context.linear", "norm_out.linear")
+    if network.kind == "unet":
+        last = ("conv_out", "conv2", "proj_out")
+    for name, module in network.model.named_modules():
+        if name.endswith(last):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
 def begin(kind: str, folder: Path, seed: int = 0) -> Training:
     """The training in `folder` where it was left, or a new one."""
     album = Album(emoji.load(emoji.fetch(folder)))
     torch.manual_seed(seed)
-    network = Conditional(kind, words.VOCABULARY_SIZE)
+    network = quietened(Conditional(kind, words.VOCABULARY_SIZE))
     path = folder / f"{kind}.pt"
     generator = torch.Generator().manual_seed(seed)
     some = album.draw(words.random_labels(1024, generator), generator)
@@ -124,32 +141,28 @@ def sheet(training: Training, path: Path) -> None:
     save_image(pictures.clamp(-1, 1) * 0.5 + 0.5, path, nrow=8)
 
 
-def train(kind: str, folder: Path, minutes: float) -> None:
-    """Go on for `minutes` or to the end of the schedule; an interrupt keeps what is reached."""
+def train(kind: str, folder: Path, minutes: float, asked_to_stop: Callable[[], bool]) -> None:
+    """Go on for `minutes`, to the end of the schedule or until asked; what is reached is kept."""
     training = begin(kind, folder)
     parameters = sum(p.numel() for p in training.network.parameters()) / 1e6
     log.info("%s: %.2f M parameters, from step %d", kind, parameters, training.step)
     start = kept = time.monotonic()
     first, cpu = training.step, time.process_time()
-    try:
-        while training.step < STEPS and time.monotonic() - start < minutes * 60:
-            training.advance()
-            if training.step % 100 == 0:
-                done = training.step - first
-                log.info(
-                    "step %d loss %.4f, %.2f s a step, %.2f s of processor",
-                    training.step,
-                    training.loss,
-                    (time.monotonic() - start) / done,
-                    (time.process_time() - cpu) / done,
-                )
-            if training.step % SHEET_STEPS == 0:
-                sheet(training, folder / f"{kind}-{training.step}.png")
-            if time.monotonic() - kept > SAVE_SECONDS:
-                keep(training, folder)
-                kept = time.monotonic()
-    except KeyboardInterrupt:
-        log.info("interrupted")
+    while training.step < STEPS and time.monotonic() - start < minutes * 60 and not asked_to_stop():
+        training.advance()
+        if training.step % 100 == 0:
+            done = training.step - first
+            log.info(
+                "step %d loss %.4f, %.2f s a step, %.2f s of processor",
+                training.step,
+                training.loss,
+                (time.monotonic() - start) / done,
+                (time.process_time() - cpu) / done,
+            )
+        if training.step % SHEET_STEPS == 0:
+            sheet(training, folder / f"{kind}-{training.step}.png")
+        if time.monotonic() - kept > SAVE_SECONDS:
+            keep(training, folder)
+            kept = time.monotonic()
     keep(training, folder)
-    sheet(training, folder / f"{kind}.png")
     log.info("kept at step %d, loss %.4f", training.step, training.loss)

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from demo import networks
+from demo.networks import Conditional
 from demo.training import emoji, judge, latents, objectives, pictures, train, words
 
 
@@ -110,9 +112,9 @@ def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypat
     cut = train.Training("mmdit", album, scales, Small())
     for _ in range(3):
         cut.advance()
-    torch.save(cut.state(), tmp_path / "state.pt")
+    train.keep(cut, tmp_path)
     resumed = train.Training("mmdit", album, latents.Latents(torch.zeros(48)), Small())
-    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    resumed.restore(torch.load(tmp_path / "mmdit.pt", weights_only=True))
     for _ in range(3):
         resumed.advance()
     assert resumed.step == whole.step and resumed.loss == whole.loss
@@ -124,17 +126,72 @@ def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypat
             assert torch.equal(value, theirs.state_dict()[name]), name
 
 
-def test_judge_tells_drawn_pictures_from_wrong_labels(album, monkeypatch):
-    monkeypatch.setattr(judge, "BATCH", 16)
-    trained = judge.train(album, 40)
+def test_training_that_is_asked_to_stop_keeps_the_step_it_reached(album, tmp_path, monkeypatch):
+    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
+    started = train.Training("mmdit", album, latents.Latents(torch.ones(48)), Small())
+    monkeypatch.setattr(train, "begin", lambda *_: started)
+    answers = iter([False, False, True])
+    train.train("mmdit", tmp_path, 60, lambda: next(answers))
+    assert torch.load(tmp_path / "mmdit.pt", weights_only=True)["step"] == 2
+    about = networks.described(tmp_path / "mmdit.safetensors")
+    assert about["step"] == "2" and json.loads(about["words"])["style"] == list(words.STYLES)
+
+
+@pytest.mark.parametrize("kind", ["mmdit", "unet"])
+def test_fresh_network_predicts_nothing_and_learns_everywhere(kind, album):
+    torch.manual_seed(0)
+    network = train.quietened(Conditional(kind, words.VOCABULARY_SIZE))
+    training = train.Training(kind, album, latents.Latents(torch.ones(48)), network)
+    training.batch = 2
+    x, t = torch.randn(2, 48, 16, 16), torch.tensor([20, 980])
+    tokens = words.tokens(torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]]))
+    assert not network(x, t, tokens).any()
+    for _ in range(4):  # what follows a zero learns a step later than it
+        training.advance()
+    idle = [name for name, value in network.named_parameters() if not value.grad.any()]
+    # SD3's last block has no further use for what the words ask
+    unused = {"mmdit": ["weight", "bias"], "unet": []}[kind]
+    assert idle == [f"model.transformer_blocks.3.attn.add_q_proj.{name}" for name in unused]
+
+
+@pytest.fixture(scope="module")
+def trained(album):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(judge, "BATCH", 16)
+        return judge.train(album, 40)
+
+
+def test_judge_tells_drawn_pictures_from_wrong_labels(album, trained):
     generator = torch.Generator().manual_seed(5)
     labels = words.random_labels(48, generator)
     drawn = album.draw(labels, generator)
     right = trained.shares(drawn, labels)
     wrong = labels.clone()
     wrong[:, 3] = (wrong[:, 3] + 1) % words.COUNTS[3]
-    assert right["background"] > 0.9 and trained.shares(drawn, wrong)["background"] < 0.1
+    assert right["background"] > 0.8 and trained.shares(drawn, wrong)["background"] < 0.2
     assert right["group"] >= right["subject"]
+
+
+def test_evaluation_of_a_model_that_draws_the_backgrounds_of_other_prompts(
+    album, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judge, "ready", lambda _: trained)
+    monkeypatch.setattr(judge.emoji, "fetch", lambda _: None)
+    monkeypatch.setattr(judge.emoji, "load", lambda _: album.emoji)
+    monkeypatch.setattr(judge.networks, "load", lambda _: Small())
+    train.keep(train.Training("mmdit", album, latents.Latents(torch.ones(48)), Small()), tmp_path)
+
+    def wrong_backgrounds(network, latents, labels):
+        others = labels.clone()
+        others[:, 3] = (others[:, 3] + 1) % words.COUNTS[3]
+        return album.draw(others, torch.Generator().manual_seed(6))
+
+    monkeypatch.setattr(judge, "pictures", wrong_backgrounds)
+    judge.evaluate("mmdit", tmp_path, 48)
+    kept = json.loads((tmp_path / "evaluation.json").read_text())["mmdit"]
+    assert kept["drawn"]["background"] > 0.8
+    assert kept["model"]["background"] < 0.2 and kept["unseen"]["background"] < 0.2
+    assert (tmp_path / "mmdit-8x8.png").is_file()
 
 
 def test_emoji_of_other_subjects_are_refused(tmp_path):
