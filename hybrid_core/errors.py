@@ -22,6 +22,10 @@ class NotPartitionable(HybridError):
     """
 
 
+class NotYet(NotPartitionable):
+    """This evaluation is the framework's own: by it, it is seen whether the next can be shared."""
+
+
 class WorkerError(HybridError, RuntimeError):
     """Base of everything that can go wrong with the worker. The run goes on in the parent."""
 

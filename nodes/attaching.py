@@ -11,9 +11,9 @@ from hybrid_core.config import MODES, Tuning
 from hybrid_core.telling.report import Report
 
 from .inputs import hybrid_inputs
-from .monitor import UI_KEY, announcer, watcher
+from .monitor import UI_KEY, announcer, graph_of, watcher
 from .options import tuned
-from .schema import ALIASES, CATEGORY, schema
+from .schema import ALIASES, CATEGORY, HIDDEN, schema
 
 NOT_ATTACHED = (
     "the MODEL that came in has nothing attached: expected one of Hybrid Attach Model in a mode "
@@ -36,7 +36,7 @@ class HybridAttachModel(io.ComfyNode):
                 *hybrid_inputs(),
             ],
             outputs=[io.Model.Output(tooltip="The model, for any sampler node.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=HIDDEN,
         )
 
     @classmethod
@@ -48,7 +48,10 @@ class HybridAttachModel(io.ComfyNode):
         options: Tuning | None = None,
     ) -> io.NodeOutput:
         announce = announcer(cls.hidden.unique_id, shows_runs=False)
-        return io.NodeOutput(attach(model, mode, announce, tuning=tuned(options, tolerance)))
+        tuning = tuned(options, tolerance)
+        return io.NodeOutput(
+            attach(model, mode, announce, tuning=tuning, graph=graph_of(cls.hidden))
+        )
 
 
 class HybridMonitor(io.ComfyNode):

@@ -9,6 +9,7 @@ from typing import Any
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from hybrid_core.comfy_bridge.graph_path import Graph
 from hybrid_core.telling.live import Address, Live, LiveNode
 
 log = logging.getLogger("hybrid_ksampler")
@@ -45,6 +46,15 @@ def announcer(node_id: str | None, shows_runs: bool) -> Callable[[str], None]:
 def watcher(node_id: str | None) -> LiveNode:
     """For the runs of a node; ComfyUI may keep its output and use it in a later prompt."""
     return LiveNode(LIVE, lambda: _address(str(node_id)))
+
+
+def graph_of(hidden: Any) -> Graph | None:
+    """The graph that runs, as the node with these hidden inputs sees it; None outside of one."""
+    dynprompt = getattr(hidden, "dynprompt", None)
+    if dynprompt is None or hidden.unique_id is None:
+        return None
+    context = get_executing_context()
+    return Graph(dynprompt, str(hidden.unique_id), context.list_index if context else None)
 
 
 def _address(node_id: str) -> Address:

@@ -14,9 +14,9 @@ from hybrid_core.telling.report import Report
 from nodes import common_ksampler
 
 from .inputs import hybrid_inputs, sampler_inputs, sampler_outputs, seed_input
-from .monitor import UI_KEY, announcer, watcher
+from .monitor import UI_KEY, announcer, graph_of, watcher
 from .options import tuned
-from .schema import ALIASES, CATEGORY, schema
+from .schema import ALIASES, CATEGORY, HIDDEN, schema
 
 
 class HybridKSampler(io.ComfyNode):
@@ -44,7 +44,7 @@ class HybridKSampler(io.ComfyNode):
                 *hybrid_inputs(),
             ],
             outputs=sampler_outputs(),
-            hidden=[io.Hidden.unique_id],
+            hidden=HIDDEN,
             has_intermediate_output=True,
         )
 
@@ -66,7 +66,7 @@ class HybridKSampler(io.ComfyNode):
         options: Tuning | None = None,
     ) -> io.NodeOutput:
         return sampled(
-            cls.hidden.unique_id,
+            cls.hidden,
             model,
             mode,
             tuned(options, tolerance),
@@ -119,7 +119,7 @@ class HybridKSamplerAdvanced(io.ComfyNode):
                 *hybrid_inputs(),
             ],
             outputs=sampler_outputs(),
-            hidden=[io.Hidden.unique_id],
+            hidden=HIDDEN,
             has_intermediate_output=True,
         )
 
@@ -144,7 +144,7 @@ class HybridKSamplerAdvanced(io.ComfyNode):
         options: Tuning | None = None,
     ) -> io.NodeOutput:
         return sampled(
-            cls.hidden.unique_id,
+            cls.hidden,
             model,
             mode,
             tuned(options, tolerance),
@@ -164,18 +164,19 @@ class HybridKSamplerAdvanced(io.ComfyNode):
 
 
 def sampled(
-    node_id: str | None, model: Any, mode: str, tuning: Tuning, *arguments: Any, **keywords: Any
+    hidden: Any, model: Any, mode: str, tuning: Tuning, *arguments: Any, **keywords: Any
 ) -> io.NodeOutput:
     """common_ksampler with these arguments on `model` attached; the node's outputs."""
     reports: list[Report] = []
-    live = watcher(node_id)
+    live = watcher(hidden.unique_id)
     attached = attach(
         model,
         mode,
-        announcer(node_id, shows_runs=True),
+        announcer(hidden.unique_id, shows_runs=True),
         on_report=reports.append,
         tuning=tuning,
         watcher=live,
+        graph=graph_of(hidden),
     )
     if mode == "off":
         attached.add_callback(CallbacksMP.ON_PRE_RUN, live.loaded)

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 CATEGORY = "sampling/hybrid"
 ALIASES = ["ksampler", "hybrid", "multi gpu", "two gpus", "parallel", "faster"]
+HIDDEN = [io.Hidden.unique_id, io.Hidden.dynprompt]  # of nodes whose graph is read
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -16,16 +17,22 @@ from comfy.patcher_extension import WrappersMP
 
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.call import ComfyCall
+from hybrid_core.comfy_bridge.controls import RunsControls, of_conds
+from hybrid_core.comfy_bridge.graph_path import Graph, GraphPath
+from hybrid_core.comfy_bridge.replayed import ReplaySource, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.sampler_trace import matrix
 from hybrid_core.comfy_bridge.session import SESSION, Session
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
+from hybrid_core.comfy_bridge.trial import Replayed
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.course.course import Course
 from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
+from hybrid_core.errors import NotPartitionable
 from hybrid_core.telling.report import Nobody, Report, Watcher
+from hybrid_core.workers.contract import Worker
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
@@ -49,16 +56,21 @@ def attach(
     on_report: Callable[[Report], None] = log_report,
     tuning: Tuning = DEFAULTS,
     watcher: Watcher = NOBODY,
+    graph: Graph | None = None,
 ) -> ModelPatcher:
     """A clone of `model` that samples in `mode`; an earlier attachment is replaced.
 
     announce: called at most once a run, with a sentence for the artist. on_report: called after
-    each run. watcher: follows each run. Raises ConfigError.
+    each run. watcher: follows each run. graph: where `model` is an input named so. Raises
+    ConfigError.
     """
     check_mode(mode)
     if mode == "off":
         return _with_attachment(model, None)
-    return _with_attachment(model, Attachment(mode, session, announce, on_report, tuning, watcher))
+    origin = Origin(model, graph)
+    return _with_attachment(
+        model, Attachment(mode, session, announce, on_report, tuning, watcher, origin)
+    )
 
 
 def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher | None:
@@ -93,6 +105,20 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
     return clone
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The MODEL as it came to this pack's node, and the graph that the node is in."""
+
+    model: ModelPatcher
+    graph: Graph | None
+
+    def path(self) -> GraphPath:
+        """Raises NotPartitionable."""
+        if self.graph is None:
+            raise NotPartitionable("the graph is not known")
+        return self.graph.path_to_input("model")
+
+
 @contextmanager
 def costs_no_image(what: str) -> Iterator[None]:
     """Names an error of this pack in a line; sampling goes on without what failed."""
@@ -114,22 +140,32 @@ class Attachment:
         on_report: Callable[[Report], None],
         tuning: Tuning,
         watcher: Watcher,
+        origin: Origin,
     ):
+        self._origin = origin
         self._mode, self._session, self._tuning = mode, session, tuning
         self._announce, self._on_report, self._watcher = announce, on_report, watcher
         self.latest: Report | None = None
         self._driver: Driver | None = None  # of the run that is under way
+        self._replayed: Replayed | None = None  # of that run
+        self._controls: RunsControls | None = None  # of that run
 
     def followed_by(self, watcher: Watcher) -> Attachment:
         """The same attachment for another watcher."""
         return Attachment(
-            self._mode, self._session, self._announce, self._on_report, self._tuning, watcher
+            self._mode,
+            self._session,
+            self._announce,
+            self._on_report,
+            self._tuning,
+            watcher,
+            self._origin,
         )
 
     def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
         with costs_no_image("the run could not be prepared"):
-            self._driver = None
+            self._driver = self._replayed = self._controls = None
             self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
             driver.prepare(len(noise), support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
@@ -181,7 +217,8 @@ class Attachment:
             cfg,
         )
         pipeline = None
-        if shortened and not divided:
+        obstacle = why_not_data(patcher, guider.model_options)
+        if shortened and not divided and obstacle is None:
             cuts = self._session.cuts.setdefault(patcher.model, {})
             pipeline = Pipeline(course, cuts, shape)
         report = Report(
@@ -193,13 +230,40 @@ class Attachment:
         def rent() -> Lease:
             holdings = self._session.holdings()
             support.check_place(patcher, holdings.worker.device)
-            source = ReplicaSource(patcher, self._session.model_gone, shape)
+            found = of_conds(guider.conds)
+            self._controls = RunsControls(found, self._origin.graph) if found else None
+            source = self._source(patcher, obstacle, holdings.worker, shape)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             return Lease(holdings, source, tick, report, tuning)
 
         return Driver(
             course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED
         )
+
+    def _source(
+        self,
+        patcher: ModelPatcher,
+        obstacle: NotPartitionable | None,
+        worker: Worker,
+        shape: tuple[int, ...],
+    ) -> ReplicaSource | ReplaySource:
+        """How the worker is to get the model. Raises NotPartitionable.
+
+        obstacle: why it cannot be described as data.
+        """
+        session = self._session
+        if obstacle is None:
+            return ReplicaSource(patcher, session.model_gone, shape, self._controls)
+        try:
+            path = self._origin.path()
+            session.replays.check(path, worker)
+        except NotPartitionable as error:
+            raise NotPartitionable(f"{obstacle}; {error}") from error
+        gone, replays = session.model_gone, session.replays
+        source = ReplaySource(patcher, gone, path, replays, shape, self._controls)
+        trial = session.replays.trial(source.key, shape, path)
+        self._replayed = Replayed(trial, patcher, self._origin.model)
+        return source
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         denoised = executor(*args, **kwargs)
@@ -212,7 +276,9 @@ class Attachment:
     ) -> Any:
         if self._driver is None:
             return executor(model, conds, x, sigma, model_options)
-        call = ComfyCall(executor, model, conds, x, sigma, model_options)
+        call = ComfyCall(
+            executor, model, conds, x, sigma, model_options, self._replayed, self._controls
+        )
         return call.result(self._driver.evaluate(call))
 
 

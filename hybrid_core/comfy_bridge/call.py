@@ -12,7 +12,10 @@ from torch import nn
 
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge.controls import RunsControls, hints
 from hybrid_core.comfy_bridge.forwards import with_each_forward
+from hybrid_core.comfy_bridge.trial import Replayed
+from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
 
@@ -37,6 +40,8 @@ class ComfyCall:
     x: Tensor
     sigma: Tensor
     options: Mapping[str, Any]
+    replayed: Replayed | None = None  # where the worker makes the model by its nodes
+    controls: RunsControls | None = None  # None where the run has no ControlNet
 
     @property
     def network(self) -> nn.Module:
@@ -59,13 +64,22 @@ class ComfyCall:
 
     @cached_property
     def pictures(self) -> int:
+        if any(hints(control) > 1 for control in self._controls):
+            return 1  # a hint for each picture
         if len(self.x) > 1 and self._scheduled and bool((self.sigma != self.sigma[0]).any()):
             return 1  # ComfyUI goes by the first one's noise level
         return len(self.x)
 
     def check(self) -> None:
         support.check_conds(self.conds)
-        support.check_options(self.options)
+        for control in self._controls:
+            if self.controls is None:
+                raise NotPartitionable("a ControlNet came into the conditioning")
+            self.controls.describe(control)
+        if self.replayed is None:
+            support.check_options(self.options)
+        else:
+            self.replayed.check(self.options)
 
     def _only(self, branches: Sequence[int]) -> Conds:
         return [cond if index in branches else None for index, cond in enumerate(self.conds)]
@@ -76,6 +90,8 @@ class ComfyCall:
         each: Each | None = None,
         pictures: Pictures | None = None,
     ) -> dict[int, Tensor]:
+        if self._is_trial(branches, each, pictures) and self.replayed is not None:
+            return self.replayed.watch(self.options, self._plainly, branches)
         options = self.options if each is None else with_each_forward(self.options, each)
         conds = self._only(branches)
         if pictures is not None:
@@ -83,8 +99,27 @@ class ComfyCall:
         out = self.executor(self.model, conds, *self.inputs(branches, pictures), options)
         return {index: out[index] for index in branches}
 
+    @property
+    def _controls(self) -> list[Any]:
+        """The last of each chain."""
+        found = [entry.get("control") for branch in self.conds for entry in branch or ()]
+        return [control for control in found if control is not None]
+
+    def _is_trial(
+        self, branches: Sequence[int], each: Each | None, pictures: Pictures | None
+    ) -> bool:
+        whole = each is None and pictures is None and list(branches) == self.branches
+        return whole and self.replayed is not None and self.replayed.undecided
+
+    def _plainly(self, branches: Sequence[int]) -> dict[int, Tensor]:
+        conds = self._only(branches)
+        out = self.executor(self.model, conds, self.x, self.sigma, self.options)
+        return {index: out[index] for index in branches}
+
     def context(self, branches: Sequence[int]) -> dict[str, Any]:
-        return conds_data.context(self._only(branches), self.options)
+        return conds_data.context(
+            self._only(branches), self.options, self.replayed is not None, self.controls
+        )
 
     def inputs(
         self, branches: Sequence[int], pictures: Pictures | None = None

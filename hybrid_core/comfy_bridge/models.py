@@ -10,10 +10,12 @@ import comfy.samplers
 import torch
 from torch import nn
 
-from hybrid_core.comfy_bridge import conds, rebuild
+from hybrid_core.comfy_bridge import conds, rebuild, replaying, sampling_objects
+from hybrid_core.comfy_bridge.controls import HeldControls
 from hybrid_core.comfy_bridge.forwards import with_each_forward
-from hybrid_core.comfy_bridge.portrait import portrait
-from hybrid_core.errors import ProtocolError
+from hybrid_core.comfy_bridge.portrait import outline, portrait
+from hybrid_core.comfy_bridge.replaying import ImportRefused
+from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.stages.staging import Each
 from hybrid_core.transport import wire
 from hybrid_core.workers.contract import Pictures
@@ -29,20 +31,51 @@ class ComfyModels:
         self.device: torch.device = comfy.model_management.get_torch_device()
         self._bases: dict[str, Any] = {}
         self._current: Any = None
+        self._own_options: dict[str, Any] = {}  # of a replayed model: code that acts in it
+        self._replaying: replaying.Replaying | None = None  # made when the first graph comes
+        self._controls = HeldControls()
 
     def load(self, data: Any) -> dict[str, Any]:
-        self._current = None
+        self._current, self._own_options = None, {}
+        replayed = "replay" in data
+        try:
+            patcher = self._replay(data) if replayed else self._rebuild(data)
+            if data["controls"] is not None:
+                self._controls.load(data["controls"], self._graphs())
+        except NotPartitionable as error:
+            return {"refused": str(error), "import": isinstance(error, ImportRefused)}
+        activations = wire.whole_number(data, "activation_bytes")
+        together = [patcher, *patcher.get_nested_additional_models()]
+        if data["controls"] is not None:
+            together += self._controls.models()
+        comfy.model_management.load_models_gpu(together, memory_required=activations)
+        patcher.pre_run()
+        if replayed:
+            self._own_options = replaying.options_of(patcher, self.device)
+        self._current = patcher
+        return outline(patcher) if replayed else portrait(patcher)
+
+    def _rebuild(self, data: Any) -> Any:
         key = data["base_key"]
         if data["base"] is not None:
             self._bases[key] = rebuild.base(data["base"])
         if key not in self._bases:
             raise ProtocolError(f"model {key} was never sent")
-        patcher = rebuild.patched(self._bases[key], data)
-        activations = wire.whole_number(data, "activation_bytes")
-        comfy.model_management.load_models_gpu([patcher], memory_required=activations)
-        patcher.pre_run()
-        self._current = patcher
-        return portrait(patcher)
+        return rebuild.patched(self._bases[key], data)
+
+    def _replay(self, data: Any) -> Any:
+        """The model as the parent's nodes make it. Raises NotPartitionable."""
+        patcher = self._graphs().output(data["replay"]).clone()
+        if data["sampling"] is not None:
+            sampling = sampling_objects.rebuild(data["sampling"])
+            patcher.add_object_patch("model_sampling", sampling)
+        self._bases[data["base_key"]] = patcher
+        return patcher
+
+    def _graphs(self) -> replaying.Replaying:
+        if self._replaying is None:
+            self._replaying = replaying.Replaying()
+        return self._replaying
 
     def network(self) -> nn.Module:
         if self._current is None:
@@ -50,7 +83,7 @@ class ComfyModels:
         return self._current.model.diffusion_model  # type: ignore[no-any-return]
 
     def context(self, data: Any) -> Any:
-        return conds.restore(data)
+        return conds.restore(data, lambda told: self._controls.restore(told, self._current.model))
 
     def context_of(self, context: Any, pictures: Pictures) -> Any:
         branches, options = context
@@ -60,6 +93,10 @@ class ComfyModels:
         self.network()
         x, sigma = latents_and_level(inputs)
         branches, options = context
+        if self._own_options:
+            own = self._own_options["transformer_options"]
+            merged = {**own, **options["transformer_options"]}
+            options = {**self._own_options, "transformer_options": merged}
         if each is not None:
             options = with_each_forward(options, each)
         out = comfy.samplers.calc_cond_batch(self._current.model, branches, x, sigma, options)
@@ -72,6 +109,8 @@ class ComfyModels:
                 self._current = None
             self._unload(base.model)
             del base
+            if self._replaying is not None:
+                self._replaying.forget()
             comfy.model_management.cleanup_models_gc()
             comfy.model_management.soft_empty_cache()
 

@@ -21,11 +21,16 @@ from hybrid_core.transport.carry import flatten
 
 def is_nobodys(key: Any, value: Any) -> bool:
     """Whether the option cannot leave this process and nothing there would look for it."""
+    return not is_plain(value) and isinstance(key, str) and key not in texts_of(len(_loaded()))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can leave this process."""
     try:
         flatten(value, [])
     except NotPartitionable:
-        return isinstance(key, str) and key not in texts_of(len(_loaded()))
-    return False
+        return False
+    return True
 
 
 def _loaded() -> list[ModuleType]:

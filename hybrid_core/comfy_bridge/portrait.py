@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import comfy.ldm.modules.attention
+import comfy.weight_adapter
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
@@ -36,15 +37,6 @@ def portrait(patcher: ModelPatcher) -> dict[str, Any]:
 
     The patcher's model must be loaded (comfy.model_management.load_models_gpu).
     """
-    model = patcher.model
-    modules = dict(model.diffusion_model.named_modules())
-    layers = [f"{name}:{type(module).__name__}" for name, module in modules.items()]
-    operations = {
-        type(module).__qualname__.rpartition(".")[0]
-        for module in modules.values()
-        if hasattr(module, "comfy_cast_weights")
-    }
-    config = {k: str(v) for k, v in sorted(model.model_config.unet_config.items()) if k != "dtype"}
     base: dict[str, int] = {}
     effects: dict[str, Any] = {}
     card = _card(patcher.load_device)
@@ -59,6 +51,25 @@ def portrait(patcher: ModelPatcher) -> dict[str, Any]:
             by = f"{card}, {patched.device.type}, {way}"
             effects[weight.name] = _effect(plain, patched, by)
     return {
+        **outline(patcher),
+        "patches": _digest(patcher.patches),
+        "weights": base,
+        "effects": effects,
+    }
+
+
+def outline(patcher: ModelPatcher) -> dict[str, Any]:
+    """A portrait without weights: for a model whose predictions are compared instead."""
+    model = patcher.model
+    modules = dict(model.diffusion_model.named_modules())
+    layers = [f"{name}:{type(module).__name__}" for name, module in modules.items()]
+    operations = {
+        type(module).__qualname__.rpartition(".")[0]
+        for module in modules.values()
+        if hasattr(module, "comfy_cast_weights")
+    }
+    config = {k: str(v) for k, v in sorted(model.model_config.unet_config.items()) if k != "dtype"}
+    return {
         "class": type(model).__name__,
         "config": json.dumps(config),
         "dtype": str(model.get_dtype()),
@@ -68,9 +79,6 @@ def portrait(patcher: ModelPatcher) -> dict[str, Any]:
         "attention": comfy.ldm.modules.attention.optimized_attention.__name__,
         "layers": hashlib.sha256("\n".join(layers).encode()).hexdigest(),
         "patched weights": len(patcher.patches),
-        "patches": _digest(patcher.patches),
-        "weights": base,
-        "effects": effects,
     }
 
 
@@ -99,12 +107,34 @@ def _effect(plain: torch.Tensor, patched: torch.Tensor, by: str) -> dict[str, An
 
 
 def _digest(patches: dict[str, list[Any]]) -> str:
-    """Of the patches as they were given, before any arithmetic."""
+    """Of the patches as they were given, before any arithmetic; not of weights that are sent as
+    they come out of their patches, which are compared by their effect.
+    """
     tensors: list[torch.Tensor] = []
-    given = [(key, [_given(patch) for patch in several]) for key, several in patches.items()]
+    given = [
+        (key, [_given(patch) for patch in several])
+        for key, several in patches.items()
+        if all(map(is_data, several)) and not _is_outcome(several)
+    ]
     tree = flatten(given, tensors, "a patch")
     text = json.dumps([tree, [checksum(tensor) for tensor in tensors]])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_data(patch: tuple[Any, ...]) -> bool:
+    """Whether a patch is numbers alone, for code that the worker has."""
+    _, value, _, _, function = patch
+    if function is not None or isinstance(value, list):
+        return False
+    if isinstance(value, WeightAdapterBase):
+        return type(value) in comfy.weight_adapter.adapters
+    return True
+
+
+def _is_outcome(several: list[tuple[Any, ...]]) -> bool:
+    """Whether all that the patches do is to set the whole weight."""
+    (first, *more) = several
+    return not more and type(first[1]) is tuple and first[1][0] == "set" and first[3] is None
 
 
 def _given(patch: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -120,6 +150,24 @@ def compare(ours: dict[str, Any], theirs: Any) -> None:
         isinstance(theirs.get(name), dict) for name in ("weights", "effects")
     ):
         raise ReplicaMismatch("the worker did not describe its model")
+    compare_outlines(ours, theirs)
+    weight = first_difference(ours["weights"], theirs["weights"])
+    if weight is not None:
+        raise ReplicaMismatch(f"the worker's weight {weight} differs from this process's")
+    if not ours["effects"].keys() <= theirs["effects"].keys():
+        raise ReplicaMismatch("the worker's patches are on other weights than this process's")
+    for name, effect in ours["effects"].items():
+        if not _same_effect(effect, theirs["effects"][name]):
+            raise ReplicaMismatch(
+                f"the worker's weight {name} with its patches is "
+                f"{str(theirs['effects'][name])[:200]}, expected {effect}"
+            )
+
+
+def compare_outlines(ours: dict[str, Any], theirs: Any) -> None:
+    """Raise ReplicaMismatch like `compare`."""
+    if not isinstance(theirs, dict):
+        raise ReplicaMismatch("the worker did not describe its model")
     differing = [name for name in OF_THE_CARD if ours[name] != theirs.get(name)]
     if differing:
         seen = (
@@ -131,21 +179,10 @@ def compare(ours: dict[str, Any], theirs: Any) -> None:
             f"or name a GPU like the first in {DEVICE_VARIABLE}"
         )
     for name in OF_THE_MODEL:
-        if ours[name] != theirs.get(name):
+        if name in ours and ours[name] != theirs.get(name):
             raise ReplicaMismatch(
                 f"the worker's model has {name} {str(theirs.get(name))[:200]}, "
                 f"expected {str(ours[name])[:200]}"
-            )
-    weight = first_difference(ours["weights"], theirs["weights"])
-    if weight is not None:
-        raise ReplicaMismatch(f"the worker's weight {weight} differs from this process's")
-    if not ours["effects"].keys() <= theirs["effects"].keys():
-        raise ReplicaMismatch("the worker's patches are on other weights than this process's")
-    for name, effect in ours["effects"].items():
-        if not _same_effect(effect, theirs["effects"][name]):
-            raise ReplicaMismatch(
-                f"the worker's weight {name} with its patches is "
-                f"{str(theirs['effects'][name])[:200]}, expected {effect}"
             )
 
 

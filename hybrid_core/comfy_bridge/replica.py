@@ -15,13 +15,15 @@ import comfy.model_management
 import comfy.sd
 import comfy.supported_models
 import comfy.weight_adapter
+import torch
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
+from hybrid_core.comfy_bridge.controls import RunsControls
 from hybrid_core.comfy_bridge.fingerprint import Fingerprint, difference, fingerprint
 from hybrid_core.comfy_bridge.naming import spoken_name
-from hybrid_core.comfy_bridge.portrait import compare, portrait
-from hybrid_core.comfy_bridge.weights import total_bytes, weights
+from hybrid_core.comfy_bridge.portrait import compare, is_data, portrait
+from hybrid_core.comfy_bridge.weights import PREFIX, Weight, total_bytes, weights
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.machine.checksum import checksum
 from hybrid_core.transport.carry import flatten
@@ -40,41 +42,36 @@ def factories() -> dict[str, Callable[..., Any]]:
     return {**known, "load_demo_model": demo_models.load_model}
 
 
-class ReplicaSource:
-    """What the worker must hold to evaluate `patcher`, seen from the parent.
+class ModelSource:
+    """What is the same of every model that a worker is to hold, seen from the parent.
 
-    base_key names the weights without patches, key the model as it is patched now.
+    base_key names the weights without patches.
     """
+
+    by = ""
+    key = ""
 
     def __init__(
         self,
         patcher: ModelPatcher,
         on_gone: Callable[[str], None],
         shape: tuple[int, ...] | None = None,
+        controls: RunsControls | None = None,
     ):
-        """shape: of the latents that will be sampled, where it is known."""
-        support.check_model(patcher)
-        self._patcher, self._shape = patcher, shape
+        """shape: of the latents that will be sampled, where it is known. controls: of the run."""
+        self._patcher, self._shape, self._controls = patcher, shape, controls
         if patcher.model not in _tokens:
             token = _tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = _tokens[patcher.model]
         self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
-        self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
-        self.key = f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"
 
-    def payload(self, with_base: bool) -> dict[str, Any]:
-        """Data of the replica. Raises NotPartitionable."""
-        return {
-            "base_key": self.base_key,
-            "key": self.key,
-            "base": describe_base(self._patcher) if with_base else None,
-            "patches": describe_patches(self._patcher),
-            "patches_uuid": self._patcher.patches_uuid,
-            "sampling": self._sampling,
-            "activation_bytes": self._activation_bytes(),
-        }
+    def _with_controls(self, key: str) -> str:
+        return key if self._controls is None else f"{key}:{self._controls.key}"
+
+    def _controls_data(self) -> dict[str, Any] | None:
+        return None if self._controls is None else self._controls.data()
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self._patcher)
@@ -94,8 +91,46 @@ class ReplicaSource:
             return 0
         return int(self._patcher.model.memory_required(list(self._shape)))
 
+
+def check_not_refused(theirs: Any) -> None:
+    """Raise ReplicaMismatch with the worker's reason where it did not make the model."""
+    if isinstance(theirs, dict) and isinstance(theirs.get("refused"), str):
+        raise ReplicaMismatch(theirs["refused"][:500])
+
+
+class ReplicaSource(ModelSource):
+    """A model as data; key names it as it is patched now."""
+
+    def __init__(
+        self,
+        patcher: ModelPatcher,
+        on_gone: Callable[[str], None],
+        shape: tuple[int, ...] | None = None,
+        controls: RunsControls | None = None,
+    ):
+        support.check_model(patcher)
+        super().__init__(patcher, on_gone, shape, controls)
+        self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
+        self.key = self._with_controls(
+            f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"
+        )
+
+    def payload(self, with_base: bool) -> dict[str, Any]:
+        """Data of the replica. Raises NotPartitionable."""
+        return {
+            "base_key": self.base_key,
+            "key": self.key,
+            "base": describe_base(self._patcher) if with_base else None,
+            "patches": describe_patches(self._patcher),
+            "patches_uuid": self._patcher.patches_uuid,
+            "sampling": self._sampling,
+            "controls": self._controls_data(),
+            "activation_bytes": self._activation_bytes(),
+        }
+
     def verify(self, theirs: Any) -> None:
         """Raise ReplicaMismatch unless the worker's portrait equals this process's."""
+        check_not_refused(theirs)
         try:
             ours = portrait(self._patcher)
         except (RuntimeError, TypeError) as error:  # weights of a kind that cannot be added up
@@ -112,30 +147,47 @@ def _fingerprint(value: Any) -> str:
 
 def describe_base(patcher: ModelPatcher) -> dict[str, Any]:
     """How to get the unpatched model. Raises NotPartitionable."""
-    factory = getattr(patcher, "cached_patcher_init", None)
-    if factory is not None:
-        for name, function in factories().items():
-            if function is factory[0]:
-                try:
-                    flatten(factory[1], [])
-                except NotPartitionable:
-                    break  # an argument that cannot travel: the weights can
-                index = factory[2] if len(factory) > 2 else None
-                return {"factory": name, "args": tuple(factory[1]), "index": index}
-    return describe_weights(patcher)
+    return _known_factory(patcher) or describe_weights(patcher)
 
 
-def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
-    """Configuration and weights themselves. Raises NotPartitionable."""
-    model, config = patcher.model, patcher.model.model_config
-    known = getattr(comfy.supported_models, type(config).__name__, None)
-    if known is not type(config):
+def check_base(patcher: ModelPatcher) -> None:
+    """Raise NotPartitionable where `describe_base` would; looks at no weight's values."""
+    if _known_factory(patcher) is None:
+        _check_configuration(patcher)
+        support.check_tensor_weights(patcher.model.diffusion_model.state_dict())
+
+
+def _known_factory(patcher: ModelPatcher) -> dict[str, Any] | None:
+    """The loader's call, None where the worker cannot be told to make it."""
+    factory: Any = getattr(patcher, "cached_patcher_init", None)
+    if factory is None:
+        return None
+    for name, function in factories().items():
+        if function is factory[0]:
+            try:
+                flatten(factory[1], [])
+            except NotPartitionable:
+                return None  # an argument that cannot travel: the weights can
+            index = factory[2] if len(factory) > 2 else None
+            return {"factory": name, "args": tuple(factory[1]), "index": index}
+    return None
+
+
+def _check_configuration(patcher: ModelPatcher) -> None:
+    config = patcher.model.model_config
+    if getattr(comfy.supported_models, type(config).__name__, None) is not type(config):
         raise NotPartitionable(
             f"this model's loader left no factory and its configuration "
             f"({type(config).__name__}) is another pack's"
         )
     if config.custom_operations is not None or getattr(config, "quant_config", None) is not None:
         raise NotPartitionable("this model's weights are quantised by another pack's loader")
+
+
+def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
+    """Configuration and weights themselves. Raises NotPartitionable."""
+    model, config = patcher.model, patcher.model.model_config
+    _check_configuration(patcher)
     state = {weight.name: weight.plain() for weight in weights(patcher)}
     support.check_tensor_weights(state)
     return {
@@ -150,19 +202,35 @@ def describe_weights(patcher: ModelPatcher) -> dict[str, Any]:
 
 
 def describe_patches(patcher: ModelPatcher) -> list[Any]:
-    """Weight patches by key, adapters as (class name, weights). Raises NotPartitionable."""
-    return [
-        (key, [_patch(key, patch) for patch in patches]) for key, patches in patcher.patches.items()
-    ]
+    """Weight patches by key, adapters as (class name, weights).
+
+    A weight that other code has a part in (a merge, a patch function, another pack's adapter) is
+    sent as it comes out of its patches.
+    """
+    odd = {key for key, several in patcher.patches.items() if not all(map(is_data, several))}
+    made = {PREFIX + weight.name: weight for weight in weights(patcher)} if odd else {}
+    described: list[Any] = []
+    for key, several in patcher.patches.items():
+        if key in odd and key in made:
+            described.append((key, [(1.0, ("set", (_outcome(made[key], patcher),)), 1.0, None)]))
+        elif key not in odd:
+            described.append((key, [_patch(patch) for patch in several]))
+    return described
 
 
-def _patch(key: str, patch: tuple[Any, ...]) -> tuple[Any, ...]:
-    strength, value, strength_model, offset, function = patch
-    if function is not None or isinstance(value, list):
-        raise NotPartitionable(f"a model merge or a patch function changes weight {key}")
+def _outcome(weight: Weight, patcher: ModelPatcher) -> torch.Tensor:
+    patched = weight.patched(patcher)
+    if type(patched) not in (torch.Tensor, torch.nn.Parameter) or patched is None:
+        raise NotPartitionable(
+            f"a merge or a patch function changes weight {weight.name}, which is quantised"
+        )
+    if patched.shape != weight.base.shape:
+        raise NotPartitionable(f"a patch function changes the shape of weight {weight.name}")
+    return patched
+
+
+def _patch(patch: tuple[Any, ...]) -> tuple[Any, ...]:
+    strength, value, strength_model, offset, _ = patch
     if isinstance(value, comfy.weight_adapter.WeightAdapterBase):
-        name = type(value).__name__
-        if type(value) not in comfy.weight_adapter.adapters:
-            raise NotPartitionable(f"weight {key} has an adapter of another pack ({name})")
-        value = ("adapter", (name, value.weights))
+        value = ("adapter", (type(value).__name__, value.weights))
     return strength, value, strength_model, offset

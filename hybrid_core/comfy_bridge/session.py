@@ -15,6 +15,7 @@ import comfy.model_management
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import parent_process, worker_side
+from hybrid_core.comfy_bridge.replayed import Replays
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
 from hybrid_core.machine import devices
@@ -35,6 +36,7 @@ class Session(Pool):
     def __init__(self, settings: Settings):
         super().__init__(settings, self._process)
         self.cuts = Cuts()
+        self.replays = Replays()
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
         self._watch: threading.Thread | None = None

@@ -22,13 +22,12 @@ from hybrid_core.machine.devices import own_gpu
 from hybrid_core.stages.described import is_own
 
 WRAPPER_KEY = "hybrid_ksampler"
-INSIDE_FORWARD = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+INSIDE_FORWARD = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 CHANGES_MODEL = (
     CallbacksMP.ON_LOAD, CallbacksMP.ON_PRE_RUN,
     CallbacksMP.ON_PREPARE_STATE, CallbacksMP.ON_APPLY_HOOKS,
 )  # fmt: skip
 COND_FEATURES = {
-    "control": "a ControlNet is applied to the conditioning",
     "gligen": "GLIGEN is applied to the conditioning",
     "hooks": "the conditioning carries hooks (a LoRA or a schedule bound to a prompt)",
 }
@@ -105,10 +104,7 @@ def check_place(patcher: ModelPatcher, worker: WorkerDevice) -> None:
 
 def check_options(model_options: Mapping[str, Any]) -> None:
     """Raise NotPartitionable when the run's options act inside the network's forward pass."""
-    if "multigpu_clones" in model_options:
-        raise NotPartitionable(
-            "MultiGPU CFG Split is attached to this model; remove one of the two"
-        )
+    check_around(model_options)
     if "model_function_wrapper" in model_options:
         raise NotPartitionable("another node wraps the model function")
     transformer = model_options.get("transformer_options", {})
@@ -116,11 +112,21 @@ def check_options(model_options: Mapping[str, Any]) -> None:
         patches = {name: value for name, value in transformer.get(kind, {}).items() if value}
         if patches:
             raise NotPartitionable(f"another node patches the network ({kind}: {_names(patches)})")
-    wrappers = transformer.get("wrappers", {})
     for kind in INSIDE_FORWARD:
-        _no_one_else(wrappers.get(kind, {}), f"wraps '{kind}'")
+        _no_one_else(transformer.get("wrappers", {}).get(kind, {}), f"wraps '{kind}'")
     for kind in CHANGES_MODEL:
         _no_one_else(transformer.get("callbacks", {}).get(kind, {}), f"runs code at '{kind}'")
+
+
+def check_around(model_options: Mapping[str, Any]) -> None:
+    """Raise NotPartitionable when the run's options act around an evaluation."""
+    if "multigpu_clones" in model_options:
+        raise NotPartitionable(
+            "MultiGPU CFG Split is attached to this model; remove one of the two"
+        )
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    kind = WrappersMP.CALC_COND_BATCH
+    _no_one_else(wrappers.get(kind, {}), f"wraps '{kind}'")
 
 
 def check_conds(conds: Iterable[list[dict[str, Any]] | None]) -> None:

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import comfy.float
+import comfy.lora
+import comfy.model_management
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
@@ -37,8 +41,18 @@ class Weight(NamedTuple):
         if PREFIX + self.name not in patcher.patches:
             return None
         if self.in_place:
-            return self.held
+            if getattr(patcher.model, "current_weight_patches_uuid", None) == patcher.patches_uuid:
+                return self.held
+            return self._patched_anew(patcher)
         return patcher.patch_weight_to_device(PREFIX + self.name, return_weight=True)
+
+    def _patched_anew(self, patcher: ModelPatcher) -> torch.Tensor:
+        """While another clone's patches are in the weight: what ComfyUI makes of this one's."""
+        key = PREFIX + self.name
+        computed = self.base.to(comfy.model_management.lora_compute_dtype(None), copy=True)
+        computed = comfy.lora.calculate_weight(patcher.patches[key], computed, key)
+        seed = comfy.utils.string_to_seed(key)
+        return comfy.float.stochastic_rounding(computed, self.base.dtype, seed=seed)
 
 
 def weights(patcher: ModelPatcher) -> Iterator[Weight]:

@@ -54,6 +54,7 @@ class ReplicaSource:
         self._portrait = portrait(network, _weights(network))
         self.base_key = self.key = _digest(self._portrait)
         self.name = type(network).__name__
+        self.by = ""
         self.half = next(network.parameters()).dtype.itemsize < 4
 
     def payload(self, with_base: bool) -> dict[str, Any]:

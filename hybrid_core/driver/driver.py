@@ -25,7 +25,7 @@ from hybrid_core.driver.execution import (
     keep_together,
 )
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
-from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.errors import NotPartitionable, NotYet, ProtocolError
 from hybrid_core.stages.staging import Boundaries
 from hybrid_core.telling.report import Report, StepRecord, Watcher
 from hybrid_core.workers.lease import Lease
@@ -196,6 +196,8 @@ class Driver:
         try:
             if lease is not None:
                 call.check()
+        except NotYet:
+            return None
         except NotPartitionable as error:
             self._stay_local(str(error))
             return None

@@ -24,6 +24,7 @@ class Source(Protocol):
     base_key: str
     key: str
     name: str
+    by: str  # what made the model, in words; empty where nobody would look there
     half: bool  # whether the network computes in less than 32 bits
 
     def fingerprint(self) -> Any:
@@ -74,9 +75,10 @@ class Likeness:
         if error <= ROUNDING[self._source.half]:
             self._holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
             return None
+        nodes = f"; nodes before this one: {self._source.by}" if self._source.by else ""
         reason = (
             "the worker's model gives another prediction than this process's (relative difference "
-            f"{error:.2g}): another node has changed the network{self._what_changed()}"
+            f"{error:.2g}): another node has changed the network{self._what_changed()}{nodes}"
         )
         self._holdings.different[self._source.key] = self._fingerprint, reason
         return reason

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import comfy.hooks
+import comfy.weight_adapter
 import pytest
 import torch
 from comfy.controlnet import ControlBase
@@ -46,6 +47,35 @@ def sampling_patch(name, **inputs):
 def merged(model):
     other = with_lora(model)
     return classic(nodes_model_merging.ModelMergeSimple, model1=model, model2=other, ratio=0.5)
+
+
+def patch_function(model):
+    """Weights changed by code, as packs for block weights do it."""
+    clone = model.clone()
+    state = model.model.diffusion_model.state_dict()
+    names = [name for name in state if name.endswith("to_q.weight")]
+    diffs = {f"diffusion_model.{name}": (torch.ones_like(state[name]),) for name in names}
+    clone.add_patches({(key, None, lambda a: a * 0.02): diff for key, diff in diffs.items()})
+    return clone
+
+
+class Adapter(comfy.weight_adapter.WeightAdapterBase):
+    """An adapter that only this process has."""
+
+    name = "another pack's"
+
+    def __init__(self):
+        self.loaded_keys, self.weights = set(), ()
+
+    def calculate_weight(self, weight, key, strength, *_):
+        return weight * (1 + 0.3 * strength)
+
+
+def other_adapter(model):
+    clone = model.clone()
+    names = [n for n in model.model.diffusion_model.state_dict() if n.endswith("to_q.weight")]
+    clone.add_patches({f"diffusion_model.{name}": Adapter() for name in names}, 1.0)
+    return clone
 
 
 def wrapped(kind):
@@ -120,10 +150,12 @@ SHARED = {
     ),
     "RescaleCFG": ("unet", sampling_patch("RescaleCFG", multiplier=0.7)),
     "CFG-Zero*": ("mmdit", lambda m: classic(nodes_cfg.CFGZeroStar, model=m)),
+    "model merge": ("unet", merged),
+    "patch function": ("unet", patch_function),
+    "adapter of another pack": ("unet", other_adapter),
     "PAG": ("unet", lambda m: classic(nodes_pag.PerturbedAttentionGuidance, model=m, scale=1.0)),
 }
 LOCAL = {
-    "model merge": ("unet", merged, "model merge"),
     "FreeU": (
         "unet",
         lambda m: classic(nodes_freelunch.FreeU_V2, model=m, b1=1.1, b2=1.1, s1=0.9, s2=0.9),

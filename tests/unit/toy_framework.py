@@ -99,6 +99,7 @@ class Source:
     """The parent's network."""
 
     def __init__(self, network, key="k"):
+        self.by = ""
         self.base_key, self.key, self.name, self.half = key, key, "Network", False
         self._network = network
 

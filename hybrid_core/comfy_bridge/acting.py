@@ -1,0 +1,133 @@
+"""Code that other nodes have put on a MODEL, and where it keeps what it remembers.
+
+Everything here compares or describes; nothing is called or changed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+
+from hybrid_core.comfy_bridge.support import WRAPPER_KEY
+from hybrid_core.stages import described
+
+IN_THE_FORWARD = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+WHILE_LOADING = (
+    CallbacksMP.ON_LOAD, CallbacksMP.ON_PRE_RUN,
+    CallbacksMP.ON_PREPARE_STATE, CallbacksMP.ON_APPLY_HOOKS,
+)  # fmt: skip
+OTHERS_AFFAIR = {"wrappers", "callbacks"}  # looked at by kind
+DEEPEST = 3  # functions that a function calls
+
+
+def acting(patcher: ModelPatcher, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What acts inside an evaluation, by place; plain values are left out."""
+    found: dict[str, Any] = {}
+    transformer = options.get("transformer_options", {})
+    for place, value in leaves({k: v for k, v in transformer.items() if k not in OTHERS_AFFAIR}):
+        found[place] = value
+    if "model_function_wrapper" in options:
+        found["model_function_wrapper"] = options["model_function_wrapper"]
+    for name, value in patcher.object_patches.items():
+        if name != "model_sampling":
+            found[f"object {name}"] = value
+    for group, kinds in ((patcher.wrappers, IN_THE_FORWARD), (patcher.callbacks, WHILE_LOADING)):
+        for kind in kinds:
+            for key, several in group.get(kind, {}).items():
+                if key != WRAPPER_KEY:
+                    found |= {f"{kind} {key} {at}": one for at, one in enumerate(several)}
+    found |= {f"injection {name}": value for name, value in patcher.injections.items() if value}
+    found |= {f"hook {name}": value for name, value in patcher.hook_patches.items()}
+    return found
+
+
+def added(run: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Places of `run` where something else acts than in `before`."""
+    return [place for place, value in run.items() if not _same(value, before.get(place))]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other or described.Held(one) == described.Held(other):
+        return True
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    # ComfyUI moves what acts to the device of the run
+    return hasattr(one, "to") and type(one) is type(other)
+
+
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Whatever is no plain value in nested lists and dicts, by its place."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{place} {key}".strip())
+    elif isinstance(value, list | tuple):
+        for at, inner in enumerate(value):
+            yield from leaves(inner, f"{place} {at}")
+    elif not isinstance(value, described.SCALARS) and not isinstance(value, torch.Tensor):
+        yield place, value
+
+
+def memory(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the code in `values` can remember, as values that can be compared later."""
+    seen: set[int] = set()
+    return {place: _remembered(value, seen, 0) for place, value in values.items()}
+
+
+def _remembered(value: Any, seen: set[int], depth: int) -> Any:
+    if id(value) in seen or depth > DEEPEST:
+        return None
+    seen.add(id(value))
+    if isinstance(value, functools.partial):
+        return [_remembered(v, seen, depth) for v in (value.func, *value.args)]
+    if isinstance(value, MethodType):
+        return [_remembered(value.__func__, seen, depth), _of_object(value.__self__, seen, depth)]
+    if isinstance(value, FunctionType):
+        return _of_function(value, seen, depth)
+    if isinstance(value, list | tuple):
+        return [_remembered(one, seen, depth + 1) for one in value]
+    return _of_object(value, seen, depth)
+
+
+def _of_function(function: FunctionType, seen: set[int], depth: int) -> Any:
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+    names = [n for n in function.__code__.co_names if n in function.__globals__]
+    used = [function.__globals__[n] for n in names]
+    own = [v for v in used if getattr(v, "__module__", None) == function.__module__]
+    plain = [v for v in used if isinstance(v, dict | list | set)]
+    return [
+        described.describe([cells, plain, list(function.__defaults__ or ())]),
+        described.describe({k: v for k, v in vars(function).items() if k != "__wrapped__"}),
+        [_remembered(v, seen, depth + 1) for v in (*cells, *own) if callable(v) or v in own],
+    ]
+
+
+def _of_object(value: Any, seen: set[int], depth: int) -> Any:
+    """Attributes of an object and of its class, and what its own __call__ closes over."""
+    if not described.is_plain_object(value):
+        return described.describe(value)
+    cls = type(value)
+    of_class = {
+        name: held
+        for name, held in vars(cls).items()
+        if isinstance(held, dict | list | set | int | float) and not name.startswith("__")
+    }
+    inner = [v for v in vars(value).values() if isinstance(v, FunctionType | MethodType)]
+    return [
+        described.describe(value),
+        described.describe(of_class),
+        [_remembered(v, seen, depth + 1) for v in inner],
+    ]
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  raises while the variable has no value yet
+    except ValueError:
+        return False
+    return True

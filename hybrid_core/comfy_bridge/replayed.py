@@ -1,0 +1,121 @@
+"""A MODEL as the part of the graph that made it: for what cannot be described as data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+
+from hybrid_core.comfy_bridge import conds, sampling_objects, support
+from hybrid_core.comfy_bridge.controls import RunsControls
+from hybrid_core.comfy_bridge.graph_path import GraphPath
+from hybrid_core.comfy_bridge.portrait import compare_outlines, outline
+from hybrid_core.comfy_bridge.replaying import TOO_SLOW
+from hybrid_core.comfy_bridge.replica import ModelSource, check_base, check_not_refused
+from hybrid_core.comfy_bridge.trial import Trial
+from hybrid_core.errors import NotPartitionable, ProtocolError, ReplicaMismatch
+from hybrid_core.workers.contract import Worker
+
+TRIALS_KEPT = 64
+
+
+def why_not_data(patcher: ModelPatcher, options: dict[str, Any]) -> NotPartitionable | None:
+    """Why the model, as it is in a run, cannot be described to another process."""
+    try:
+        support.check_model(patcher)
+        support.check_options(options)
+        sampling_objects.describe(patcher.get_model_object("model_sampling"))
+        check_base(patcher)
+        conds.check_options_plain(options)
+    except NotPartitionable as error:
+        return error
+    return None
+
+
+@dataclass
+class Replays:
+    """What is known of replayed graphs in this session."""
+
+    refused: dict[str, str] = field(default_factory=dict)  # why a module is not imported again
+    trials: OrderedDict[tuple[Any, ...], Trial] = field(default_factory=OrderedDict)
+    _asked: set[str] = field(default_factory=set)  # modules that a worker was told to import
+    _imported: set[str] = field(default_factory=set)
+
+    def check(self, path: GraphPath, worker: Worker) -> None:
+        """Raise NotPartitionable for a path with a module that is not imported again."""
+        for _, module in path.modules:
+            ended = f"exit code {TOO_SLOW}" in (worker.last_error or "")
+            if ended and module in self._asked - self._imported:
+                self.refused[module] = "importing a node before this one again takes too long"
+            if module in self.refused:
+                raise NotPartitionable(f"{self.refused[module]} (not tried again)")
+
+    def asked(self, path: GraphPath) -> None:
+        self._asked |= {module for _, module in path.modules}
+
+    def imported(self, path: GraphPath) -> None:
+        self._imported |= {module for _, module in path.modules}
+
+    def refuse(self, path: GraphPath, reason: str) -> None:
+        for _, module in path.modules:
+            if module not in self._imported:
+                self.refused[module] = reason
+
+    def trial(self, key: str, shape: tuple[int, ...], path: GraphPath) -> Trial:
+        """Of this model at this size, as far as it has come."""
+        known = self.trials.setdefault((key, shape), Trial(path))
+        self.trials.move_to_end((key, shape))
+        while len(self.trials) > TRIALS_KEPT:
+            self.trials.popitem(last=False)
+        return known
+
+
+class ReplaySource(ModelSource):
+    """A model that the worker makes by executing the same nodes; key names them as they are now."""
+
+    def __init__(
+        self,
+        patcher: ModelPatcher,
+        on_gone: Callable[[str], None],
+        path: GraphPath,
+        replays: Replays,
+        shape: tuple[int, ...],
+        controls: RunsControls | None,
+    ):
+        super().__init__(patcher, on_gone, shape, controls)
+        self.path, self._replays = path, replays
+        self.by = path.by
+        self._sampling: dict[str, Any] | None = None
+        with suppress(NotPartitionable):  # the nodes make it
+            self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
+        self.key = self._with_controls(f"{self.base_key}:{patcher.patches_uuid.hex}:{path.digest}")
+
+    def payload(self, with_base: bool) -> dict[str, Any]:
+        self._replays.asked(self.path)
+        return {
+            "base_key": self.base_key,
+            "key": self.key,
+            "replay": self.path.data(),
+            "sampling": self._sampling,
+            "controls": self._controls_data(),
+            "activation_bytes": self._activation_bytes(),
+        }
+
+    def verify(self, theirs: Any) -> None:
+        """Raise ReplicaMismatch unless the worker has the same kind of model.
+
+        Raises ProtocolError when it has imported what it must not hold.
+        """
+        try:
+            check_not_refused(theirs)
+        except ReplicaMismatch as error:
+            if theirs.get("import"):
+                self._replays.refuse(self.path, str(error))
+                raise ProtocolError(str(error)) from error
+            raise
+        self._replays.imported(self.path)
+        compare_outlines(outline(self._patcher), theirs)

@@ -1,0 +1,172 @@
+"""In the worker: a part of the parent's graph, executed by ComfyUI's own executor.
+
+Only the modules are imported that its nodes come from, with nobody in place of ComfyUI's server.
+The executor keeps its results, so that a graph with one input changed runs that node alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import psutil
+from comfy.patcher_extension import WrappersMP
+
+from hybrid_core.errors import NotPartitionable, ProtocolError
+
+IMPORT_SECONDS = 60.0  # of one pack, after which this process ends itself
+TOO_SLOW = 75  # its exit status then
+
+
+class ImportRefused(NotPartitionable):
+    """A pack that this process must not hold; it is ended."""
+
+
+class Silence:
+    """What nodes and the executor ask of ComfyUI's server, without one."""
+
+    client_id = last_node_id = last_prompt_id = prompt_queue = app = loop = None
+    port, address = 0, "127.0.0.1"
+    number = 0
+
+    def __init__(self) -> None:
+        self.sockets: dict[str, Any] = {}
+        self.sockets_metadata: dict[str, Any] = {}
+        self.supports: list[str] = []
+        self.on_prompt_handlers: list[Any] = []
+        self.routes = Routes()
+
+    def send_sync(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
+    def send_progress_text(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
+    def add_on_prompt_handler(self, handler: Any) -> None:
+        """No prompt comes."""
+
+
+class Routes:
+    """Takes every route and serves none."""
+
+    def __getattr__(self, name: str) -> Callable[..., Callable[[Any], Any]]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_, **__: lambda function: function
+
+
+class Replaying:
+    """Executes graphs. The first one brings ComfyUI's executor and an absent server."""
+
+    def __init__(self) -> None:
+        execution: Any = importlib.import_module("execution")
+        server: Any = importlib.import_module("server")
+        self._nodes: Any = importlib.import_module("nodes")
+        self._silence = Silence()
+        server.PromptServer.instance = self._silence
+        self._executor = execution.PromptExecutor(
+            self._silence,
+            cache_type=execution.CacheType.CLASSIC,
+            cache_args={"lru": 0, "ram": 0, "ram_inactive": 0},
+        )
+        self._imported: set[str] = set()
+
+    def output(self, told: Mapping[str, Any]) -> Any:
+        """The output that is meant. Raises NotPartitionable, ProtocolError."""
+        graph = json.loads(told["graph"])
+        for parent, path in told["modules"]:
+            self._import(str(parent), str(path))
+        self._check(graph, {str(parent) for parent, _ in told["modules"]})
+        self._executor.execute(graph, told["node"], {}, [told["node"]])
+        if not self._executor.success:
+            raise NotPartitionable(f"the second process could not repeat {self._failure()}")
+        entry = asyncio.run(_get(self._executor.caches.outputs, told["node"]))
+        outputs = getattr(entry, "outputs", entry)
+        if not outputs or not 0 <= told["slot"] < len(outputs) or not outputs[told["slot"]]:
+            raise ProtocolError(f"node {told['node']} has no output {told['slot']} here")
+        values = outputs[told["slot"]]
+        return values[min(told["index"], len(values) - 1)]
+
+    def forget(self) -> None:
+        """Let go of every result."""
+        self._executor.reset()
+
+    def _import(self, parent: str, path: str) -> None:
+        """One pack or file of nodes. Raises ImportRefused when that is not safe."""
+        if path in self._imported:
+            return
+        name = os.path.splitext(os.path.basename(path))[0]
+        if not os.path.exists(path):
+            raise ImportRefused(f"{name} was not found in the second process")
+        before = _traces()
+        watchdog = threading.Timer(IMPORT_SECONDS, os._exit, (TOO_SLOW,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            loaded = asyncio.run(self._nodes.load_custom_node(path, module_parent=parent))
+        finally:
+            watchdog.cancel()
+        watchdog.join(1.0)
+        if not loaded:
+            raise ImportRefused(f"the nodes of {name} could not be imported a second time")
+        left = [what for what, count in _traces().items() if count > before[what]]
+        if left:
+            raise ImportRefused(
+                f"importing the nodes of {name} {' and '.join(left)}, which must not happen twice"
+            )
+        self._imported.add(path)
+
+    def _check(self, graph: Mapping[str, Any], parents: set[str]) -> None:
+        """That every node is ComfyUI's own or of a module that was named."""
+        for described in graph.values():
+            cls = self._nodes.NODE_CLASS_MAPPINGS.get(described["class_type"])
+            if cls is None:
+                raise NotPartitionable(
+                    f"the node {described['class_type']} is not there in the second process"
+                )
+            relative = getattr(cls, "RELATIVE_PYTHON_MODULE", "nodes")
+            if relative != "nodes" and relative.rpartition(".")[0] not in parents:
+                raise ProtocolError(f"the node {described['class_type']} is of {relative}")
+
+    def _failure(self) -> str:
+        for event, told in reversed(self._executor.status_messages):
+            if event == "execution_error":
+                return f"the node {told['node_type']}: {str(told['exception_message'])[:200]}"
+        return "the graph"
+
+
+def options_of(patcher: Any, device: Any) -> dict[str, Any]:
+    """model_options of a run of this MODEL: what acts inside an evaluation, and nothing else."""
+    options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
+    options.setdefault("transformer_options", {})
+    comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
+    comfy.samplers.cast_to_load_options(options, device=device, dtype=patcher.model_dtype())
+    options["transformer_options"].get("wrappers", {}).pop(WrappersMP.CALC_COND_BATCH, None)
+    options.pop("context_handler", None)
+    return options
+
+
+async def _get(outputs: Any, node: str) -> Any:
+    found = outputs.get(node)
+    return await found if inspect.isawaitable(found) else found
+
+
+def _traces() -> dict[str, int]:
+    """What an import may leave behind that a process should not have twice."""
+    process = psutil.Process()
+    listening = getattr(process, "net_connections", process.connections)
+    ports = [c for c in listening(kind="inet") if c.status == psutil.CONN_LISTEN]
+    return {
+        "opened a port": len(ports),
+        "started a thread": threading.active_count(),
+        "started a process": len(process.children()),
+    }

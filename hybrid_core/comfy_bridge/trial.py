@@ -1,0 +1,188 @@
+"""Whether other packs' code lets an evaluation be divided: seen at its first evaluations.
+
+ComfyUI evaluates both prompts in one batch, in one process. Code that draws random numbers,
+remembers something from one evaluation to the next, or looks at both prompts at once gives
+something else when each process evaluates its part. So the first evaluation is ComfyUI's own, and
+watched.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge.acting import acting, added, memory
+from hybrid_core.comfy_bridge.fingerprint import difference, fingerprint
+from hybrid_core.comfy_bridge.graph_path import GraphPath
+from hybrid_core.comfy_bridge.option_keys import is_nobodys
+from hybrid_core.errors import NotPartitionable, NotYet
+from hybrid_core.workers.likeness import ROUNDING, relative
+
+log = logging.getLogger("hybrid_ksampler")
+Tensor = torch.Tensor
+Outputs = dict[int, Tensor]  # by branch
+Evaluate = Callable[[Sequence[int]], Outputs]  # of these branches
+MOST_FIRST_TIMES = 2  # evaluations after which code has made what it makes once
+
+
+class Trial:
+    """What is known of one model at one size of latents."""
+
+    def __init__(self, path: GraphPath):
+        self.path = path
+        self.passed = False
+        self.reason: str | None = None
+        self._evaluations = 0
+
+    def watch(
+        self,
+        patcher: ModelPatcher,
+        options: Mapping[str, Any],
+        evaluate: Evaluate,
+        branches: Sequence[int],
+    ) -> Outputs:
+        """The framework's own evaluation of all branches, and what it shows."""
+        before = self._seen(patcher, options)
+        out = evaluate(branches)
+        after = self._seen(patcher, options)
+        self._evaluations += 1
+        if before is None or after is None:
+            return out
+        changed = before.changed_to(after)
+        if before.numbers != after.numbers:
+            self.reason = (
+                f"a node before this one ({self.path.by}) draws random numbers at each step"
+            )
+        elif changed is None:
+            self._compare(patcher, options, evaluate, out)
+        elif self._evaluations >= MOST_FIRST_TIMES:
+            value, place = changed
+            self.reason = (
+                f"{self.path.maker(value)} remembers something from step to step ({place})"
+            )
+        return out
+
+    def _seen(self, patcher: ModelPatcher, options: Mapping[str, Any]) -> _Seen | None:
+        try:
+            return _Seen(patcher, options)
+        except Exception as error:  # noqa: BLE001  objects of other packs may refuse to be looked at
+            log.debug("other nodes' code cannot be watched", exc_info=error)
+            self.reason = f"a node before this one ({self.path.by}) cannot be watched: {error}"
+            return None
+
+    def _compare(
+        self,
+        patcher: ModelPatcher,
+        options: Mapping[str, Any],
+        evaluate: Evaluate,
+        out: Outputs,
+    ) -> None:
+        """Each branch alone gives what it gave beside the others."""
+        allowed = ROUNDING[patcher.model.get_dtype_inference().itemsize < 4]
+        before = self._seen(patcher, options)
+        try:
+            alone = [relative(out[b], evaluate([b])[b]) for b in out] if len(out) > 1 else []
+        except Exception as error:  # noqa: BLE001  other packs' code, in a use that is not theirs
+            self.reason = (
+                f"nodes before this one ({self.path.by}) do not work on one prompt alone: {error}"
+            )
+            return
+        after = self._seen(patcher, options)
+        if any(not error <= allowed for error in alone):
+            self.reason = (
+                f"a node before this one ({self.path.by}) makes one prompt's evaluation depend on "
+                "the other's"
+            )
+        elif before is not None and after is not None and before.changed_to(after) is None:
+            self.passed = True
+
+
+class Replayed:
+    """One run of a model that the worker makes by its nodes."""
+
+    def __init__(self, trial: Trial, patcher: ModelPatcher, attached: ModelPatcher):
+        """attached: the MODEL at this pack's node, where the path ends."""
+        self._trial, self._patcher, self._attached = trial, patcher, attached
+        self._before = acting(attached, attached.model_options)
+
+    @property
+    def undecided(self) -> bool:
+        return self._trial.reason is None and not self._trial.passed
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise NotYet before the verdict, NotPartitionable where the worker would lack something.
+
+        options: of an evaluation.
+        """
+        support.check_around(options)
+        self._check_nothing_added(options)
+        if self._trial.reason is not None:
+            raise NotPartitionable(self._trial.reason)
+        if not self._trial.passed:
+            raise NotYet("this evaluation shows whether other nodes' code can be shared")
+
+    def watch(
+        self, options: Mapping[str, Any], evaluate: Evaluate, branches: Sequence[int]
+    ) -> Outputs:
+        return self._trial.watch(self._patcher, options, evaluate, branches)
+
+    def _check_nothing_added(self, options: Mapping[str, Any]) -> None:
+        patcher, path = self._patcher, self._trial.path
+        if patcher.hook_patches or patcher.forced_hooks:
+            raise NotPartitionable("hooks change this model's weights while it samples")
+        if patcher.patches_uuid != self._attached.patches_uuid:
+            raise NotPartitionable(
+                "a node after Hybrid Attach Model changes the model's weights; put Hybrid Attach "
+                "Model behind it"
+            )
+        run = acting(patcher, options)
+        more = [place for place in added(run, self._before) if not _is_nobodys(place, run, path)]
+        if not more:
+            return
+        place, who = more[0], path.maker(run[more[0]])
+        if place in acting(patcher, patcher.model_options):
+            raise NotPartitionable(
+                f"a node after Hybrid Attach Model changes the model ({place}); put Hybrid Attach "
+                "Model behind it"
+            )
+        raise NotPartitionable(f"{who} keeps a memory of its own for each run ({place})")
+
+
+def _is_nobodys(place: str, run: Mapping[str, Any], path: GraphPath) -> bool:
+    """Whether it is an option that no code on the path is known to ask for."""
+    return path.maker(run[place]) == path.maker(None) and is_nobodys(place.split()[0], run[place])
+
+
+class _Seen:
+    """Everything that an evaluation may leave behind, at one moment."""
+
+    def __init__(self, patcher: ModelPatcher, options: Mapping[str, Any]):
+        self._code = acting(patcher, options)
+        self._memory = memory(self._code)
+        self._network = fingerprint(patcher)
+        self.numbers = _random_numbers()
+
+    def changed_to(self, later: _Seen) -> tuple[Any, str] | None:
+        """Whose memory is another, and its place."""
+        for place, value in self._code.items():
+            if self._memory[place] != later._memory.get(place):
+                return value, place
+        changed = difference(self._network, later._network)
+        return None if changed is None else (None, changed)
+
+
+def _random_numbers() -> tuple[Any, ...]:
+    """Where every generator stands that code may draw from without having its own."""
+    on_gpu = b""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        on_gpu = torch.cuda.get_rng_state().numpy().tobytes()
+    kind, keys, *rest = numpy.random.get_state()  # noqa: NPY002  the one that packs use
+    of_numpy = [kind, numpy.asarray(keys).tobytes(), *rest]
+    return torch.get_rng_state().numpy().tobytes(), on_gpu, random.getstate(), of_numpy
