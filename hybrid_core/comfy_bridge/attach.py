@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -105,18 +104,20 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
     return clone
 
 
-@dataclass(frozen=True)
 class Origin:
     """The MODEL as it came to this pack's node, and the graph that the node is in."""
 
-    model: ModelPatcher
-    graph: Graph | None
+    def __init__(self, model: ModelPatcher, graph: Graph | None):
+        self.model, self.graph = model, graph
+        self._path: GraphPath | None = None
 
     def path(self) -> GraphPath:
-        """Raises NotPartitionable."""
+        """What made the MODEL. Raises NotPartitionable."""
         if self.graph is None:
             raise NotPartitionable("the graph is not known")
-        return self.graph.path_to_input("model")
+        if self._path is None:
+            self._path = self.graph.path_to_input("model")
+        return self._path
 
 
 @contextmanager

@@ -27,7 +27,7 @@ OF_A_RUN = {
     "GUIDER": "samples",
 }
 NETWORK_NODES = "comfy_api_nodes"
-MOST_CHARACTERS = 400_000
+MOST_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)

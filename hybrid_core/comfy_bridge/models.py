@@ -40,13 +40,13 @@ class ComfyModels:
         replayed = "replay" in data
         try:
             patcher = self._replay(data) if replayed else self._rebuild(data)
-            if data["controls"] is not None:
+            if data.get("controls") is not None:
                 self._controls.load(data["controls"], self._graphs())
         except NotPartitionable as error:
             return {"refused": str(error), "import": isinstance(error, ImportRefused)}
         activations = wire.whole_number(data, "activation_bytes")
         together = [patcher, *patcher.get_nested_additional_models()]
-        if data["controls"] is not None:
+        if data.get("controls") is not None:
             together += self._controls.models()
         comfy.model_management.load_models_gpu(together, memory_required=activations)
         patcher.pre_run()

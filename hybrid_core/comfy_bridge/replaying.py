@@ -22,6 +22,7 @@ import psutil
 from comfy.patcher_extension import WrappersMP
 
 from hybrid_core.errors import NotPartitionable, ProtocolError
+from hybrid_core.transport import wire
 
 IMPORT_SECONDS = 60.0  # of one pack, after which this process ends itself
 TOO_SLOW = 75  # its exit status then
@@ -80,21 +81,25 @@ class Replaying:
         )
         self._imported: set[str] = set()
 
-    def output(self, told: Mapping[str, Any]) -> Any:
+    def output(self, told: dict[str, Any]) -> Any:
         """The output that is meant. Raises NotPartitionable, ProtocolError."""
-        graph = json.loads(told["graph"])
-        for parent, path in told["modules"]:
-            self._import(str(parent), str(path))
-        self._check(graph, {str(parent) for parent, _ in told["modules"]})
-        self._executor.execute(graph, told["node"], {}, [told["node"]])
+        graph = _graph(wire.text(told, "graph"))
+        node, slot = wire.text(told, "node"), wire.whole_number(told, "slot")
+        modules = [tuple(module) for module in wire.items(told, "modules")]
+        for module in modules:
+            if len(module) != 2 or not all(isinstance(part, str) for part in module):
+                raise ProtocolError(f"a module is {wire.shown(module)}, expected a name and a path")
+            self._import(*module)
+        self._check(graph, {parent for parent, _ in modules})
+        self._executor.execute(graph, node, {}, [node])
         if not self._executor.success:
             raise NotPartitionable(f"the second process could not repeat {self._failure()}")
-        entry = asyncio.run(_get(self._executor.caches.outputs, told["node"]))
+        entry = asyncio.run(_get(self._executor.caches.outputs, node))
         outputs = getattr(entry, "outputs", entry)
-        if not outputs or not 0 <= told["slot"] < len(outputs) or not outputs[told["slot"]]:
-            raise ProtocolError(f"node {told['node']} has no output {told['slot']} here")
-        values = outputs[told["slot"]]
-        return values[min(told["index"], len(values) - 1)]
+        if not outputs or slot >= len(outputs) or not outputs[slot]:
+            raise ProtocolError(f"node {node} has no output {slot} here")
+        values = outputs[slot]
+        return values[min(wire.whole_number(told, "index"), len(values) - 1)]
 
     def forget(self) -> None:
         """Let go of every result."""
@@ -153,6 +158,22 @@ def options_of(patcher: Any, device: Any) -> dict[str, Any]:
     options["transformer_options"].get("wrappers", {}).pop(WrappersMP.CALC_COND_BATCH, None)
     options.pop("context_handler", None)
     return options
+
+
+def _graph(text: str) -> dict[str, dict[str, Any]]:
+    """Nodes by their number. Raises ProtocolError for anything else."""
+    try:
+        graph = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a graph is no JSON: {error}") from error
+    if not isinstance(graph, dict) or not all(
+        isinstance(node, dict)
+        and isinstance(node.get("class_type"), str)
+        and isinstance(node.get("inputs"), dict)
+        for node in graph.values()
+    ):
+        raise ProtocolError(f"a graph is {wire.shown(text)}, expected nodes by their number")
+    return graph
 
 
 async def _get(outputs: Any, node: str) -> Any:
