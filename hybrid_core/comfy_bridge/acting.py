@@ -57,8 +57,8 @@ def _same(one: Any, other: Any) -> bool:
         return True
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
-    # ComfyUI moves what acts to the device of the run
-    return hasattr(one, "to") and type(one) is type(other)
+    # ComfyUI copies objects when it clones a model, and moves them to the device of the run
+    return type(one) is type(other) and described.is_plain_object(one)
 
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

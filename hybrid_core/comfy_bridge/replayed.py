@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,11 +12,12 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import conds, sampling_objects, support
+from hybrid_core.comfy_bridge.acting import acting, memory
 from hybrid_core.comfy_bridge.controls import RunsControls
 from hybrid_core.comfy_bridge.graph_path import GraphPath
 from hybrid_core.comfy_bridge.portrait import compare_outlines, outline
 from hybrid_core.comfy_bridge.replaying import TOO_SLOW
-from hybrid_core.comfy_bridge.replica import ModelSource, check_base, check_not_refused
+from hybrid_core.comfy_bridge.replica import ModelSource, Tokens, check_base, check_not_refused
 from hybrid_core.comfy_bridge.trial import Trial
 from hybrid_core.errors import NotPartitionable, ProtocolError, ReplicaMismatch
 from hybrid_core.workers.contract import Worker
@@ -77,6 +79,8 @@ class Replays:
 class ReplaySource(ModelSource):
     """A model that the worker makes by executing the same nodes; key names them as they are now."""
 
+    tokens: Tokens = weakref.WeakKeyDictionary()  # the worker's copy is another than one by data
+
     def __init__(
         self,
         patcher: ModelPatcher,
@@ -93,6 +97,14 @@ class ReplaySource(ModelSource):
         with suppress(NotPartitionable):  # the nodes make it
             self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
         self.key = self._with_controls(f"{self.base_key}:{patcher.patches_uuid.hex}:{path.digest}")
+
+    def fingerprint(self) -> Any:
+        """Of the network, and of what other nodes' code remembers."""
+        code = acting(self._patcher, self._patcher.model_options)
+        return super().fingerprint(), memory(code)
+
+    def changed_since(self, before: Any) -> str | None:
+        return super().changed_since(before[0])
 
     def payload(self, with_base: bool) -> dict[str, Any]:
         self._replays.asked(self.path)

@@ -28,7 +28,7 @@ from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.machine.checksum import checksum
 from hybrid_core.transport.carry import flatten
 
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+Tokens = weakref.WeakKeyDictionary[Any, str]
 
 
 def factories() -> dict[str, Callable[..., Any]]:
@@ -50,6 +50,7 @@ class ModelSource:
 
     by = ""
     key = ""
+    tokens: Tokens  # names of weights, by the model that holds them
 
     def __init__(
         self,
@@ -60,14 +61,15 @@ class ModelSource:
     ):
         """shape: of the latents that will be sampled, where it is known. controls: of the run."""
         self._patcher, self._shape, self._controls = patcher, shape, controls
-        if patcher.model not in _tokens:
-            token = _tokens[patcher.model] = uuid.uuid4().hex
+        if patcher.model not in self.tokens:
+            token = self.tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
-        self.base_key = _tokens[patcher.model]
+        self.base_key = self.tokens[patcher.model]
         self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
 
     def _with_controls(self, key: str) -> str:
+        """`key` for this run's ControlNets too."""
         return key if self._controls is None else f"{key}:{self._controls.key}"
 
     def _controls_data(self) -> dict[str, Any] | None:
@@ -100,6 +102,8 @@ def check_not_refused(theirs: Any) -> None:
 
 class ReplicaSource(ModelSource):
     """A model as data; key names it as it is patched now."""
+
+    tokens: Tokens = weakref.WeakKeyDictionary()
 
     def __init__(
         self,

@@ -108,16 +108,19 @@ class FunctionWrapper(OnModel):
 
 
 class CachingWrapper(OnModel):
-    """Gives every other prediction once more, as caching nodes do."""
+    """Gives every other prediction once more, as caching nodes do; a new run begins anew."""
 
     def act(self, model, strength, image):
-        state = {"calls": 0, "before": None}
+        state = {"level": 0.0, "calls": 0, "before": None}
 
         def wrapper(apply, args):
+            level = float(args["timestep"][0])
+            if level > state["level"]:
+                state["calls"] = 0
+            state["level"] = level
             state["calls"] += 1
-            if state["calls"] % 2 and state["before"] is not None:
-                return state["before"]
-            state["before"] = apply(args["input"], args["timestep"], **args["c"])
+            if state["calls"] % 2:
+                state["before"] = apply(args["input"], args["timestep"], **args["c"])
             return state["before"]
 
         model.set_model_unet_function_wrapper(wrapper)
