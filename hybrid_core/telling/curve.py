@@ -62,7 +62,8 @@ class Curve:
 
     def _lead(self) -> str:
         if self.status not in ("done", "running"):
-            return f"{self.status.capitalize()} at step {len(self.steps)} of {self.total}"
+            total = "" if self.status == "failed" else f" of {self.total}"
+            return f"{self.status.capitalize()} at step {len(self.steps)}{total}"
         milliseconds = sum(step.milliseconds or 0 for step in self.steps)
         return duration(milliseconds) if milliseconds else "Done"
 

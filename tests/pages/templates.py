@@ -1,7 +1,8 @@
 """ComfyUI's own templates swapped and swapped back in the real frontend.
 
-All of them: `python -m tests.pages.templates [frontend version]` in the environment that
-`python dev.py test` sets; it prints what it counted and ends with 1 if something is wrong.
+All of them: `python -m tests.pages.templates [frontend version [classic or nodes2]]` in the
+environment that `python dev.py test` sets; it prints what it counted and ends with 1 if something
+is wrong.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ SEEN = """async () => {
         .map((node) => ({graph: graph.id, id: String(node.id), type: node.type,
             x: node.pos[0], y: node.pos[1] - 30, w: node.size[0], h: node.size[1] + 30})));
     const {output} = await app.graphToPrompt();
-    return {boxes, output};
+    return {boxes, output, root: app.rootGraph.id};
 }"""
 NAME = """(pattern) => {
     for (const node of app.rootGraph.nodes) {
@@ -59,7 +61,10 @@ def _samples(file: Path) -> bool:
 
 
 def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
-    """Swap a workflow there and back: {"nodes": how many are ours, "wrong": [sentences]}."""
+    """Swap a workflow there and back.
+
+    "nodes": how many are ours then, "attached" and "in subgraphs" of them; "wrong": sentences.
+    """
     tab.load(workflow)
     tab.js(NAME, PATTERN)
     tab.frames(2)
@@ -80,7 +85,11 @@ def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
         wrong.append("nodes lie elsewhere after the way back")
     if not ours:
         wrong.append("nothing was swapped")
-    return {"nodes": len(ours), "wrong": wrong}
+    attached = [box for box in ours if box["type"] == ATTACH]
+    inner = [box for box in ours if box["graph"] != before["root"]]
+    return {
+        "nodes": len(ours), "attached": len(attached), "in subgraphs": len(inner), "wrong": wrong,
+    }  # fmt: skip
 
 
 def at(boxes: list[dict[str, Any]]) -> dict[tuple[str, str], list[int]]:
@@ -161,8 +170,8 @@ def main() -> None:
 
     from demo.server import serving
 
-    version = sys.argv[1] if len(sys.argv) > 1 else "1.58.1"
-    failed = 0
+    version, renderer = (*sys.argv[1:], *("1.58.1", "classic")[len(sys.argv) - 1 :])
+    failed, counts = 0, Counter[str]()
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), front_end(version)) as server,
@@ -177,16 +186,18 @@ def main() -> None:
                 if context:
                     context.close()
                 context = browser.new_context(viewport={"width": 1280, "height": 800})
-                tab = Tab(context, server, nodes2=False)
+                tab = Tab(context, server, nodes2=renderer == "nodes2")
                 tab.page.set_default_timeout(180_000)
                 tab.open()
                 print(f"{count} of {len(files)}, {failed} with something wrong", flush=True)
             told = swapped(tab, json.loads(file.read_text(encoding="utf-8")))
             failed += bool(told["wrong"])
+            counts.update({name: n for name, n in told.items() if name != "wrong"})
+            counts.update(f"with {name}" for name in ("attached", "in subgraphs") if told[name])
             for sentence in told["wrong"]:
                 print(f"{file.stem}: {sentence}", flush=True)
         browser.close()
-    print(f"{len(files)} templates with frontend {version}: {failed} with something wrong")
+    print(f"{len(files)} templates, {version} {renderer}: {failed} with something wrong; {counts}")
     sys.exit(bool(failed))
 
 
