@@ -78,7 +78,7 @@ class Curve:
             return why
         listed = ", ".join(f"{count} {english(KINDS[kind])}" for kind, count in found)
         steps = f"{listed} step{'' if found[-1][1] == 1 else 's'}" if found else ""
-        return ["" if alone else self._faster(kinds), steps, *why]
+        return ["" if alone else self._faster(kinds), *why, steps]
 
     def _reasons(self, kinds: list[str]) -> list[str]:
         said = [reason.removesuffix(".") for reason in self.reasons]

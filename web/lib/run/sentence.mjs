@@ -59,7 +59,7 @@ function sharedParts({ run, course }, { words, kinds }) {
   const faster = alone ? [] : ratio(run, course, { words, kinds });
   if (isRunning(run)) return [...faster, ...why];
   const list = found.length ? [countList(found, words)] : [];
-  return alone && why.length ? why : [...faster, ...list, ...why];
+  return alone && why.length ? why : [...faster, ...why, ...list];
 }
 
 function ratio(run, course, { words, kinds }) {
