@@ -11,18 +11,23 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from demo.annotate import WIDTH, annotated
 from demo.server import ROOT, Server, serving
 
 WORKFLOW = ROOT / "example_workflows" / "hybrid_demo.json"
 SIZE = {"width": 1560, "height": 760}
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
 FRAME_SECONDS = 0.15
 MOST_SECONDS = 180
 SAMPLER = "() => window.app.graph.nodes.find((node) => node.type === 'Hybrid_KSampler')"
 
 
 def film(folder: Path, browser: str) -> None:
-    """docs/live_curve.gif and docs/hybrid_ksampler.png; the server's own files in `folder`."""
+    """docs/live_curve.gif, hybrid_ksampler.png and node.png; the server's files in `folder`."""
     with serving(folder) as server, sync_playwright() as playwright:
         server.post("/settings", SETTINGS)
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
@@ -37,6 +42,9 @@ def film(folder: Path, browser: str) -> None:
         for _ in range(3):  # the second process comes up
             _run(page, server)
         frames = _run(page, server)
+        annotated(page, page.evaluate_handle(SAMPLER), _node(page), ROOT / "docs" / "node.png")
+        _look_at(page, 0.74, (70, 70))  # all of it
+        page.wait_for_timeout(1000)
         page.screenshot(path=str(ROOT / "docs" / "hybrid_ksampler.png"))
         chromium.close()
     first, *rest = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
@@ -50,14 +58,21 @@ def film(folder: Path, browser: str) -> None:
 def _arrange(page: Page) -> None:
     page.evaluate(
         """(sampler) => {
-          const { canvas, graph } = window.app;
-          Object.assign(canvas.ds, { scale: 0.88 });
-          canvas.ds.offset = [60, 60];
           sampler.widgets.find((w) => w.name === 'seed').value = 7;
           sampler.widgets.find((w) => w.name === 'control_after_generate').value = 'increment';
-          graph.setDirtyCanvas(true, true);
         }""",
         page.evaluate_handle(SAMPLER),
+    )
+    _look_at(page, 1.0, (WIDTH + 80 - 700, 60))  # the sampler, with room for words beside it
+
+
+def _look_at(page: Page, scale: float, offset: tuple[int, int]) -> None:
+    page.evaluate(
+        """([scale, offset]) => {
+          Object.assign(window.app.canvas.ds, { scale, offset });
+          window.app.graph.setDirtyCanvas(true, true);
+        }""",
+        [scale, list(offset)],
     )
 
 
