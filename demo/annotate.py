@@ -15,7 +15,7 @@ NOTES = {  # left or right of the node, what it points to, words
     "difference": ("left", "how far the two prompts pull the image apart"),
     "key": ("right", "what every mark and line means"),
     "menu": ("right", "save the plot as a picture, the steps as a table"),
-    "change": ("right", "your tolerance; dotted below it: the change expected of a short step"),
+    "change": ("right", "dashed: your tolerance; dotted: the change expected of a short step"),
     "bars": ("right", "a bar for each step, as high as the time that it took"),
 }
 POINTS = """(node) => {
@@ -35,16 +35,24 @@ POINTS = """(node) => {
         return { left: x, right: x, y: box.y + dy * box.height };
     };
     return { mode: widget("mode"), tolerance: widget("tolerance"),
-             sentence: part("sentence", 0), key: part("key", 1), menu: part("menu", 1),
+             sentence: part("sentence", 0), key: { ...part("key", 0.7, 0.1), lift: 40 },
+             menu: part("menu", 1),
              difference: part("canvas", 0.18, 0.3), change: part("canvas", 0.99, 0.46),
              bars: part("canvas", 0.99, 0.88) };
 }"""
 DRAW = """([notes, box, width]) => {
     const layer = document.createElement("div");
     layer.style.cssText = "position:fixed;inset:0;z-index:99999;pointer-events:none";
+    for (const x of [box.x - width, box.x + box.width]) {
+        const cover = document.createElement("div");
+        cover.style.cssText = `position:absolute;left:${x}px;top:0;width:${width}px;height:100%;
+            background:#1b1b1b`;
+        layer.append(cover);
+    }
+    document.body.append(layer);
     const bottom = { left: 0, right: 0 };
-    for (const { side, words, x, y } of notes) {
-        const top = Math.max(y - 11, bottom[side] + 8);
+    for (const { side, words, x, y, lift = 0 } of notes) {
+        const top = Math.max(y - 11 - lift, bottom[side] + 8);
         const note = document.createElement("div");
         note.textContent = words;
         const at = side === "left" ? box.x - width + 20 : box.x + box.width + 30;
@@ -52,7 +60,6 @@ DRAW = """([notes, box, width]) => {
             font:14px/19px Inter,sans-serif;color:#fff;
             text-align:${side === "left" ? "right" : "left"}`;
         layer.append(note);
-        document.body.append(layer);
         bottom[side] = note.getBoundingClientRect().bottom;
         const from = side === "left" ? at + width - 52 : at - 8;
         const [dx, dy] = [x - from, y - top - 11];
@@ -70,7 +77,7 @@ def annotated(page: Page, sampler: Any, box: dict[str, float], to: Path) -> None
     """Save the node, which lies at `box` on the page in pixels, with words on both sides."""
     points = page.evaluate(POINTS, sampler)
     notes = [
-        {"side": side, "words": words, "x": points[part][side], "y": points[part]["y"]}
+        {**points[part], "side": side, "words": words, "x": points[part][side]}
         for part, (side, words) in NOTES.items()
     ]
     notes.sort(key=lambda note: note["y"])
