@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge.attention_seams import ATTENTION
 from hybrid_core.comfy_bridge.controls import RunsControls, hints
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.comfy_bridge.trial import Replayed
@@ -33,6 +34,7 @@ class ComfyCall:
     """
 
     alike = False  # prompts differ in length
+    attention = ATTENTION
 
     executor: Callable[..., list[Tensor]]
     model: Any
@@ -46,6 +48,10 @@ class ComfyCall:
     @property
     def network(self) -> nn.Module:
         return self.model.diffusion_model  # type: ignore[no-any-return]
+
+    @property
+    def form(self) -> Hashable:
+        return tuple(self.x.shape), conds_data.sizes(self.conds)
 
     @property
     def branches(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import comfy.conds
@@ -64,6 +64,23 @@ def restore(
         None if cond is None else [_restored(e, control) for e in cond] for cond in data["conds"]
     ]
     return conds, {"transformer_options": data["transformer_options"]}
+
+
+def sizes(conds: Sequence[CondList | None]) -> Hashable:
+    """Of all tensors, and what is no tensor, as far as it decides how large a forward pass is."""
+    return tuple(
+        tuple(tuple((name, _size(cond.cond)) for name, cond in e["model_conds"].items()) for e in c)
+        for c in conds
+        if c is not None
+    )
+
+
+def _size(value: Any) -> Hashable:
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, list | tuple):
+        return tuple(map(_size, value))
+    return str(value)
 
 
 def of_pictures(conds: Sequence[CondList | None], pictures: Pictures) -> list[CondList | None]:

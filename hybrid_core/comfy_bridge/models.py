@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hybrid_core.comfy_bridge import conds, rebuild, replaying, sampling_objects
+from hybrid_core.comfy_bridge.attention_seams import ATTENTION
 from hybrid_core.comfy_bridge.controls import HeldControls
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.comfy_bridge.portrait import outline, portrait
@@ -26,6 +27,8 @@ Tensor = torch.Tensor
 
 class ComfyModels:
     """Holds the models that were sent; the latest one is evaluated."""
+
+    attention = ATTENTION
 
     def __init__(self) -> None:
         self.device: torch.device = comfy.model_management.get_torch_device()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.diffusers_bridge.call import CONDITIONING, Branch
 from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, ProtocolError
@@ -26,6 +27,8 @@ class Stopped(HybridError):
 
 class DiffusersModels:
     """On the one device that this process sees."""
+
+    attention = PLAIN
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from hybrid_core.stages.attention import Attention
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
 
@@ -38,6 +39,16 @@ class Call(Protocol):
     @property
     def pictures(self) -> int:
         """How many of the batch could be evaluated apart; 1 where they could not."""
+        ...
+
+    @property
+    def form(self) -> Hashable:
+        """Equal for evaluations whose forward passes have the same sizes."""
+        ...
+
+    @property
+    def attention(self) -> Attention:
+        """Where the network calls it."""
         ...
 
     @property

@@ -31,6 +31,31 @@ class StageDone(Exception):
     """Ends a forward pass after the last unit that was wanted."""
 
 
+class Swapper:
+    """Some units of a network, and a stand-in for each."""
+
+    def __init__(self, units: list[Unit]):
+        self.units = units
+        self._stand_ins = [stand_in(unit) for unit in units]
+
+    @contextmanager
+    def swapped(self, acts: Mapping[int, Act]) -> Iterator[None]:
+        """Meanwhile these units do what `acts` say."""
+        units = self.units
+        found = {index: units[index].current() for index in acts}
+        try:
+            for index, act in acts.items():
+                unit, place = units[index], self._stand_ins[index]
+                unit.module = found[index]  # another may have replaced it since
+                place.__dict__["_act"] = act
+                unit.holder._modules[unit.key] = place
+            yield
+        finally:
+            for index, module in found.items():
+                units[index].holder._modules[units[index].key] = module
+                self._stand_ins[index].__dict__["_act"] = None
+
+
 class Splitter:
     """The stages of one network. A forward is a call without arguments that runs the network once.
 
@@ -40,7 +65,7 @@ class Splitter:
     def __init__(self, network: nn.Module):
         """Raises NotSplittable."""
         self.layout: Layout = layout(network)
-        self._stand_ins = [stand_in(unit) for unit in self.layout.units]
+        self._swapped = Swapper(self.layout.units).swapped
         self._scratch: dict[int, Any] = {}  # what a unit returned in a full forward, as places
 
     def record(self, forward: Forward, last: int | None = None) -> tuple[Any, Recording]:
@@ -150,22 +175,6 @@ class Splitter:
     def weights(self, index: int) -> int:
         """Number of weights of a unit."""
         return sum(p.numel() for p in self.layout.units[index].module.parameters())
-
-    @contextmanager
-    def _swapped(self, acts: Mapping[int, Act]) -> Iterator[None]:
-        units = self.layout.units
-        found = {index: units[index].current() for index in acts}
-        try:
-            for index, act in acts.items():
-                unit, place = units[index], self._stand_ins[index]
-                unit.module = found[index]  # another may have replaced it since
-                place.__dict__["_act"] = act
-                unit.holder._modules[unit.key] = place
-            yield
-        finally:
-            for index, module in found.items():
-                units[index].holder._modules[units[index].key] = module
-                self._stand_ins[index].__dict__["_act"] = None
 
 
 class Recording:

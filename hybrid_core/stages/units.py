@@ -67,6 +67,19 @@ def layout(network: nn.Module) -> Layout:
     return made
 
 
+def blocks(network: nn.Module) -> list[Unit]:
+    """Modules of every list that a transformer has, not in their order. Raises NotSplittable."""
+    layout(network)
+    if hasattr(network, "output_blocks") or hasattr(network, "up_blocks"):
+        raise NotSplittable("a U-Net's layers need their neighbours: tokens cannot be divided")
+    return [
+        unit
+        for name, child in network.named_children()
+        if isinstance(child, nn.ModuleList | nn.ModuleDict) and len(child) >= LEAST_UNITS
+        for unit in _units(child, name)
+    ]
+
+
 def _units(holder: nn.Module, name: str) -> list[Unit]:
     return [Unit(holder, key, f"{name}.{key}") for key in holder._modules]
 
@@ -113,6 +126,6 @@ def _largest_list(network: nn.Module) -> tuple[str, ...]:
     sizes = {
         name: sum(p.numel() for p in child.parameters())
         for name, child in network.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) >= LEAST_UNITS
+        if isinstance(child, nn.ModuleList | nn.ModuleDict) and len(child) >= LEAST_UNITS
     }
     return (max(sizes, key=lambda name: sizes[name]),) if sizes else ()

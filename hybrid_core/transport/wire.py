@@ -5,6 +5,7 @@
     chunk   a piece of a bulk transfer        more     the piece was taken
     conds   conditioning of a run             ok       done, with what was asked for
     evaluate  a part of an evaluation         result   its outputs, features at the cut
+    gather  keys and values inside one        gather   the same, both ways in turns
     forget  drop a replica                    failed   could not, with the reason
     status  report memory and replicas
     plane   move tensors another way from now on
@@ -28,13 +29,13 @@ from hybrid_core.errors import ProtocolError
 
 REQUESTS = frozenset(
     {
-        "load", "chunk", "conds", "evaluate", "forget", "status", "plane", "probe", "cancel",
-        "stop",
+        "load", "chunk", "conds", "evaluate", "gather", "forget", "status", "plane", "probe",
+        "cancel", "stop",
     }
 )  # fmt: skip
 IN_HOST_MEMORY = frozenset({"load", "chunk"})  # weights: on neither GPU when they are sent
 
-REPLIES = frozenset({"ready", "more", "ok", "result", "failed"})
+REPLIES = frozenset({"ready", "more", "ok", "gather", "result", "failed"})
 MAX_BYTES = 8 << 20
 
 Message = dict[str, Any]

@@ -22,6 +22,8 @@ from hybrid_core.errors import (
     WorkerFailed,
     WorkerStopped,
 )
+from hybrid_core.stages.token_streams import WHOLE
+from hybrid_core.stages.tokens import Link
 from hybrid_core.transport.carry import Carried
 
 Tensor = torch.Tensor
@@ -47,6 +49,19 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Some tokens of every forward pass of a transformer: between two of the bounds."""
+
+    place: int  # of this device among those that divide them; place 0 gets the result
+    bounds: tuple[int, ...]  # in thousandths, from 0 to 1000
+
+    @property
+    def share(self) -> float:
+        first, end = self.bounds[self.place : self.place + 2]
+        return (end - first) / WHOLE
+
+
+@dataclass(frozen=True)
 class Part:
     """What one device does of an evaluation; a step's plan gives each device one."""
 
@@ -54,6 +69,14 @@ class Part:
     upto: int | None = None  # the last unit of stage A, which ends there; None: the whole network
     keep: int | None = None  # a unit whose output is wanted beside the results
     pictures: Pictures | None = None  # None: the whole batch
+    tokens: Tokens | None = None  # None: all
+    recorded: bool = False  # in full, and looked at so that tokens can be divided afterwards
+
+    @property
+    def gives(self) -> int:
+        """How many outputs come of it."""
+        nothing = self.upto is not None or (self.tokens is not None and self.tokens.place > 0)
+        return 0 if nothing else len(self.branches)
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,22 @@ class Answer:
     boundaries: dict[str, Any] | None  # of the unit `upto` or `keep`, by forward pass
     seconds: float  # that it took there
     waited: float = 0.0  # seconds that this process waited for it
+    gathered: float = 0.0  # seconds of `seconds` in exchanges with the others
+
+
+@dataclass
+class Gathered:
+    """What a link has done so far."""
+
+    exchanges: int = 0
+    bytes: int = 0  # sent and received
+    seconds: float = 0.0  # in exchanges, waiting for the others included
+
+
+class TokenLink(Link, Protocol):
+    """This process's side of the exchanges inside one request."""
+
+    done: Gathered
 
 
 class Worker(Protocol):
@@ -145,6 +184,15 @@ class Worker(Protocol):
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
         """Ask for a part of a held context's evaluation at (x, sigma); the request's number."""
+        ...
+
+    def link(
+        self, number: int, tokens: Tokens, seconds: float, tick: Tick, device: torch.device
+    ) -> TokenLink:
+        """Exchanges inside the request `number`, of a part of the tokens of which `tokens` are here.
+
+        seconds: for each exchange. What is received comes to `device`.
+        """
         ...
 
     def collect(

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from hybrid_core.errors import NotSplittable, ProtocolError
+from hybrid_core.stages.attention import Attention
 from hybrid_core.stages.staging import Boundaries, Each, Forward
 from hybrid_core.stages.swap import Splitter
+from hybrid_core.stages.tokens import Link, Plans, TokenDivider, dividing, recording
 from hybrid_core.workers.contract import Part, Pictures
 
 Tensor = torch.Tensor
@@ -29,6 +31,7 @@ class Models(Protocol):
     """The models of one framework; made after the process has become like its parent."""
 
     device: torch.device
+    attention: Attention  # where its networks call it
 
     def load(self, data: Any) -> Any:
         """Make the replica that `data` describes, in place of the one before; its portrait."""
@@ -72,9 +75,10 @@ class Evaluator:
         self.models = models
         self._contexts: OrderedDict[int, Any] = OrderedDict()
         self._split: Splitter | None = None
+        self._tokens: TokenDivider | None = None
 
     def load(self, data: Any) -> Any:
-        self._split = None
+        self._split = self._tokens = None
         return self.models.load(data)
 
     def hold(self, number: int, data: Any) -> None:
@@ -84,13 +88,16 @@ class Evaluator:
 
     def forget(self, base_key: str) -> None:
         self._contexts.clear()
-        self._split = None
+        self._split = self._tokens = None
         self.models.forget(base_key)
 
     def evaluate(
-        self, number: int, inputs: Sequence[Tensor], part: Part
+        self, number: int, inputs: Sequence[Tensor], part: Part, link: Link | None = None
     ) -> tuple[list[Tensor], Boundaries | None]:
-        """Outputs of the context's branches, and what a unit returned where that is asked for."""
+        """Outputs of the context's branches, and what a unit returned where that is asked for.
+
+        link: to the others, for a part of the tokens.
+        """
         if number not in self._contexts:
             raise ProtocolError(f"an evaluation asks for context {number}, which is not held")
         context = self._contexts[number]
@@ -108,7 +115,18 @@ class Evaluator:
         if part.keep is not None:
             keep = self._keeping(part.keep, taken)
             return self.models.evaluate(context, inputs, keep), taken
-        return self.models.evaluate(context, inputs, None), None
+        each = None
+        if part.recorded:
+            each = recording(self._divider())
+        elif part.tokens is not None and link is not None:
+            each = dividing(self._divider(), link)
+        outputs = self.models.evaluate(context, inputs, each)
+        return outputs if part.gives else [], None
+
+    def _divider(self) -> TokenDivider:
+        if self._tokens is None:
+            self._tokens = TokenDivider(self.models.network(), Plans(), self.models.attention)
+        return self._tokens
 
     def _stopping(self, last: int, taken: Boundaries) -> Each:
         splitter = self._splitter(last)

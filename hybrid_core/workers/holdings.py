@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from hybrid_core.machine.contents import Contents
+from hybrid_core.stages.token_streams import WHOLE
+from hybrid_core.stages.tokens import Plans
 from hybrid_core.workers.contract import Worker
 
 
@@ -49,6 +53,12 @@ class Holdings:
     compared: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     different: dict[str, tuple[Any, str]] = field(default_factory=dict)
     inseparable: set[Hashable] = field(default_factory=set)  # whose pictures depend on each other
+    # by model and sizes, why tokens are not divided; and how this process's networks divide them
+    undivided: dict[Hashable, str] = field(default_factory=dict)
+    plans: weakref.WeakKeyDictionary[nn.Module, Plans] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    bounds: tuple[int, ...] = (0, WHOLE // 2, WHOLE)  # of tokens, by the devices' speeds
 
     @property
     def up_to_date(self) -> bool:
@@ -74,4 +84,4 @@ class Holdings:
         if not self.up_to_date:
             self.epoch = self.worker.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
-            self.contexts, self.compared = OrderedDict(), {}
+            self.contexts, self.compared, self.undivided = OrderedDict(), {}, {}

@@ -1,4 +1,7 @@
-"""A worker without a process: the same verbs, done in this one when their result is asked for."""
+"""A worker without a process: the same verbs, done in this one when their result is asked for.
+
+A part of the tokens is evaluated at once, on a thread of its own: it needs this process's part.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import torch
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import WorkerStopped, WorkerTimeout
 from hybrid_core.transport.carry import Carried, carry, unflatten
-from hybrid_core.workers.contract import Answer, Part, Tick
+from hybrid_core.workers.beside import Beside, ThreadLink
+from hybrid_core.workers.contract import Answer, Part, Tick, Tokens
 from hybrid_core.workers.evaluator import Evaluator, Models
 
 DEVICE = WorkerDevice("this process")
@@ -35,6 +39,7 @@ class InlineWorker:
         self._evaluator: Evaluator | None = None
         self._number = 0
         self._waiting: tuple[int, Callable[[], Any]] | None = None
+        self._beside: Beside | None = None  # a part of the tokens, which is evaluated at once
 
     @property
     def alive(self) -> bool:
@@ -72,24 +77,49 @@ class InlineWorker:
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
         inputs = self._sent(carry((x, sigma)))
-        return self._post(lambda: self._up().evaluate(context, inputs, part))
+        if part.tokens is None:
+            return self._post(lambda: self._up().evaluate(context, inputs, part))
+        evaluator, link = self._up(), ThreadLink(part.tokens)
+        self._beside = Beside(lambda: evaluator.evaluate(context, inputs, part, link), link)
+        return self._post(self._beside.result)
+
+    def link(
+        self, number: int, tokens: Tokens, seconds: float, tick: Tick, device: torch.device
+    ) -> ThreadLink:
+        if self._beside is None or self._waiting is None or self._waiting[0] != number:
+            raise WorkerTimeout(f"request {number} is not under way")
+        return self._beside.link.other(tokens, seconds, tick)
 
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:
         tick()
         began = time.monotonic()
+        if self._beside is not None:
+            self._beside.wait(seconds, tick)
         outputs, boundaries = self._done(number)
         self.bytes_received += sum(t.numel() * t.element_size() for t in outputs)
-        return Answer([t.to(device) for t in outputs], boundaries, time.monotonic() - began)
+        taken, gathered = time.monotonic() - began, 0.0
+        if part.tokens is not None and self._beside is not None:
+            taken, gathered = self._beside.seconds, self._beside.link.done.seconds
+            self._beside = None
+        return Answer([t.to(device) for t in outputs], boundaries, taken, gathered=gathered)
 
     def cancel(self) -> None:
+        self._let_go()
         self._waiting = None
+
+    def _let_go(self) -> None:
+        """Of what is evaluated beside."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            beside.end()
 
     def stop(self) -> None:
         self.end(None)
 
     def end(self, why: str | None) -> None:
+        self._let_go()
         self._evaluator = self._waiting = None
         self.last_error = why or self.last_error
 

@@ -23,7 +23,7 @@ from hybrid_core.errors import (
 from hybrid_core.machine.contents import Contents
 from hybrid_core.telling.report import Report
 from hybrid_core.transport.carry import Carried, carry
-from hybrid_core.workers.contract import Answer, Part, Tick, settle
+from hybrid_core.workers.contract import Answer, Part, Tick, TokenLink, Tokens, settle
 from hybrid_core.workers.evaluator import CONTEXTS_KEPT
 from hybrid_core.workers.holdings import Held, Holdings, Loading
 from hybrid_core.workers.likeness import Likeness, Source
@@ -229,8 +229,7 @@ class Lease:
             with self.worker.lock:
                 answer = self.worker.collect(number, part, seconds, self._tick, like.device)
             expected = like if part.pictures is None else part.pictures.of(like)
-            count = 0 if part.upto is not None else len(part.branches)
-            check_outputs(answer.outputs, expected, count)
+            check_outputs(answer.outputs, expected, part.gives)
             if (part.upto is not None or part.keep is not None) and not answer.boundaries:
                 raise ProtocolError("the worker left out the features that it was asked for")
         except WorkerError as error:
@@ -238,6 +237,13 @@ class Lease:
             return None
         self._report.bytes_received += self.worker.bytes_received - before
         return replace(answer, waited=time.monotonic() - since)
+
+    def link(
+        self, number: int, tokens: Tokens, own_seconds: float, device: torch.device
+    ) -> TokenLink:
+        """Exchanges inside a request; own_seconds: what one device takes for all of it."""
+        seconds = self._step_seconds + self.worker.settings.step_factor * own_seconds
+        return self.worker.link(number, tokens, seconds, self._tick, device)
 
     def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether two evaluations of the same, here and there, are equal up to rounding.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -100,6 +100,29 @@ class Likeness:
     def keep_together(self, shape: Sequence[int]) -> None:
         """Batches of `shape` are not divided any more."""
         self._holdings.inseparable.add((self._source.key, *shape))
+
+    def divides(self, form: Hashable) -> bool:
+        """Whether forward passes of these sizes were seen to be the same by tokens."""
+        then = self._holdings.compared.get(self._by_tokens(form))
+        return then is not None and then == self._fingerprint
+
+    def same_by_tokens(self, ours: Tensor, theirs: Tensor, form: Hashable) -> bool:
+        """Whether an evaluation by tokens equals one in full. Waits for the device."""
+        if not relative(ours, theirs) <= ROUNDING[self._source.half]:
+            return False
+        self._holdings.compared[self._by_tokens(form)] = self._fingerprint
+        return True
+
+    def _by_tokens(self, form: Hashable) -> tuple[Hashable, ...]:
+        """The worker forgets with each load how its network divides tokens."""
+        return (self._source.key, "tokens", self._holdings.loads, form)
+
+    def undivided(self, form: Hashable) -> str | None:
+        """Why tokens are not divided at these sizes; None where nothing is known against it."""
+        return self._holdings.undivided.get((self._source.key, form))
+
+    def keep_tokens_together(self, form: Hashable, reason: str) -> None:
+        self._holdings.undivided[(self._source.key, form)] = reason
 
     def changed_meanwhile(self) -> str | None:
         """What somebody has changed in the network since the run began to share, in words."""

@@ -16,6 +16,7 @@ import torch
 from fake_cuda import FakeCalls
 from fake_cuda_machine import Machine
 
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import CudaFailed, PlaneUnavailable, WorkerDied
 from hybrid_core.transport import wire
@@ -34,6 +35,7 @@ class Echo:
     """Answers with what it was sent."""
 
     device = torch.device("cpu")
+    attention = PLAIN
 
     def __init__(self):
         self.loaded = []

@@ -12,7 +12,7 @@ from hybrid_core.errors import ProtocolError, WorkerDied, WorkerFailed
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.evaluator import Evaluator
-from hybrid_core.workers.process.loop import pictures
+from hybrid_core.workers.process.parts import pictures
 
 pytestmark = pytest.mark.usefixtures("inferring")
 

@@ -6,6 +6,7 @@ import torch
 from samplers import euler
 from torch import nn
 
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.config import Tuning
 from hybrid_core.course.course import Course
 from hybrid_core.course.matrix import trace
@@ -59,6 +60,7 @@ class ToyModels:
     """The worker's side."""
 
     device = torch.device("cpu")
+    attention = PLAIN
 
     def __init__(self):
         self._network = None

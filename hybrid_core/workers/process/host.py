@@ -232,6 +232,14 @@ class Host:
         self.last_used = time.monotonic()
         return number
 
+    def keep_free(self, numbers: int) -> None:
+        """The numbers after the latest request's are its own: for exchanges inside it."""
+        self._number += numbers
+
+    def take_as_answered(self) -> None:
+        """The worker has said inside the request that it failed."""
+        self._outstanding = None
+
     def post_any_size(
         self,
         op: str,

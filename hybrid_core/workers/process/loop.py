@@ -16,9 +16,10 @@ from hybrid_core.transport.bulk import Assembly
 from hybrid_core.transport.carry import flatten, unflatten
 from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.choice.data_planes import DataPlanes
-from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.evaluator import Evaluator, Models
 from hybrid_core.workers.process.arrivals import Arrivals
+from hybrid_core.workers.process.gathering import Incoming, worker_side
+from hybrid_core.workers.process.parts import part_of
 
 log = logging.getLogger("hybrid_ksampler.worker")
 
@@ -36,6 +37,10 @@ class Cancellation:
             self._cancelled = max(self._cancelled, number)
             if self._running == number:
                 self._interrupt(True)
+
+    def given_up(self, number: int) -> bool:
+        with self._lock:
+            return number <= self._cancelled
 
     def wanted(self, number: int) -> bool:
         """Whether request `number` is still wanted; afterwards `cancel` interrupts it."""
@@ -78,8 +83,11 @@ def serve(
                 if message["op"] == "stop":
                     planes.close()
                     return
+                if message["op"] == "gather":
+                    continue  # of a request that has failed here
                 if cancellation.wanted(number):
-                    answer(message, channel, planes, assembly, evaluator)
+                    incoming = Incoming(arrivals.inbox, lambda n=number: cancellation.given_up(n))
+                    answer(message, channel, planes, assembly, evaluator, incoming)
                 else:
                     channel.send("failed", number, error="cancelled")
             except BaseException as error:  # noqa: BLE001  ComfyUI's interrupt is a BaseException
@@ -97,6 +105,7 @@ def answer(
     planes: DataPlanes,
     assembly: Assembly,
     evaluator: Evaluator,
+    incoming: Incoming,
 ) -> None:
     """Do what `message` asks and reply."""
     op, number = message["op"], message["seq"]
@@ -118,14 +127,19 @@ def answer(
     tensors = assembly.finish(message) or inline
     if op == "evaluate":
         since = time.monotonic()
-        part = Part((), unit(message, "upto"), unit(message, "keep"), pictures(message))
+        part, link = part_of(message), None
+        if part.tokens is not None:
+            seconds = wire.whole_number(message, "patience") / 1000
+            link = worker_side(channel, arena, incoming, number, part.tokens, seconds, device)
         context = wire.whole_number(message, "context")
-        results, taken = evaluator.evaluate(context, tensors, part)
+        results, taken = evaluator.evaluate(context, tensors, part, link)
         sent = [*results]
         boundaries = None if taken is None else flatten(taken, sent, "the network's features")
-        headers = arena.write(number, sent)
-        micros = int((time.monotonic() - since) * 1e6)
-        channel.send("result", number, tensors=headers, boundaries=boundaries, micros=micros)
+        headers = arena.write(number if link is None else link.number + 1, sent)
+        times = {"micros": int((time.monotonic() - since) * 1e6)}
+        if link is not None:
+            times["gathered"] = int(link.done.seconds * 1e6)
+        channel.send("result", number, tensors=headers, boundaries=boundaries, **times)
         arena.finish()
         return
     reply: dict[str, Any] = {}
@@ -141,25 +155,6 @@ def answer(
         reply = evaluator.models.status()
     arena.write(number, [])
     channel.send("ok", number, **reply)
-
-
-def unit(message: wire.Message, key: str) -> int | None:
-    """The number of a block, None where none is named. Raises ProtocolError."""
-    return wire.whole_number(message, key) if key in message else None
-
-
-def pictures(message: wire.Message) -> Pictures | None:
-    """Pictures of a batch, None where none are named. Raises ProtocolError."""
-    if "pictures" not in message:
-        return None
-    named = wire.items(message, "pictures", 3)
-    numbers = [wire.whole_number({"pictures": number}, "pictures") for number in named]
-    if len(numbers) != 3 or not numbers[0] < numbers[1] <= numbers[2]:
-        raise ProtocolError(
-            f"field 'pictures' is {wire.shown(named)}, expected the first, one past the last, and "
-            "how many there are"
-        )
-    return Pictures(*numbers)
 
 
 def describe(error: BaseException) -> str:

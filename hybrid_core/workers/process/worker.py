@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -10,8 +9,11 @@ import torch
 from hybrid_core.errors import ProtocolError
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import Carried, unflatten
-from hybrid_core.workers.contract import Answer, Part, Tick
+from hybrid_core.transport.exchange import MOST_TURNS
+from hybrid_core.workers.contract import Answer, Part, Tick, Tokens
+from hybrid_core.workers.process.gathering import ProcessLink, parents_side
 from hybrid_core.workers.process.host import Host
+from hybrid_core.workers.process.parts import fields_of
 
 Tensor = torch.Tensor
 
@@ -50,19 +52,31 @@ class ProcessWorker(Host):
         return self.wait(self.post("status", {}, (), tick), "ok", seconds, tick).fields
 
     def evaluate(self, context: int, x: Tensor, sigma: Tensor, part: Part) -> int:
-        units = {"upto": part.upto, "keep": part.keep}
-        named: dict[str, Any] = {name: at for name, at in units.items() if at is not None}
-        if part.pictures is not None:
-            named["pictures"] = list(astuple(part.pictures))
-        return self.post("evaluate", {"context": context, **named}, [x, sigma])
+        named = fields_of(part)
+        if part.tokens is not None:
+            named["patience"] = int(self.settings.load_seconds * 1000)
+        number = self.post("evaluate", {"context": context, **named}, [x, sigma])
+        if part.tokens is not None:
+            self.keep_free(MOST_TURNS)
+        return number
+
+    def link(
+        self, number: int, tokens: Tokens, seconds: float, tick: Tick, device: torch.device
+    ) -> ProcessLink:
+        channel, arena = self._require_channel(), self._require_arena()
+        return parents_side(
+            channel, arena, number, tokens, seconds, tick, device, self.take_as_answered
+        )
 
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:
         reply = self.wait(number, "result", seconds, tick, device)
-        count = 0 if part.upto is not None else len(part.branches)
         boundaries = unflatten(reply.fields.get("boundaries"), reply.tensors)
         if not isinstance(boundaries, dict | None):
             raise ProtocolError(f"features at the cut are {str(boundaries)[:80]}, expected by name")
         theirs = wire.whole_number(reply.fields, "micros") / 1e6
-        return Answer(reply.tensors[:count], boundaries, theirs)
+        gathered = 0.0
+        if part.tokens is not None:
+            gathered = wire.whole_number(reply.fields, "gathered") / 1e6
+        return Answer(reply.tensors[: part.gives], boundaries, theirs, gathered=gathered)

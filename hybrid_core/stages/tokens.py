@@ -1,0 +1,253 @@
+"""One forward pass of a transformer by several devices, each with some of its tokens.
+
+    place 0   block 0 on its tokens ---- block 1 on its tokens ---- ... whole output
+                   |  keys, values            |                        ^
+    place 1   block 0 on its tokens ---- block 1 on its tokens ---- ---'
+
+Inside a block only attention looks at other tokens: keys and values are gathered there. Between
+blocks nothing is, until the network itself looks at the state. How a block is divided is found out
+in a forward pass in full, which is recorded (`token_plan`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from hybrid_core.errors import NotSplittable
+from hybrid_core.stages.attention import PLAIN, Attention, Kernel
+from hybrid_core.stages.staging import Each
+from hybrid_core.stages.swap import Act, Forward, StageDone, Swapper, copied, mapped, tensors
+from hybrid_core.stages.token_plan import BlockPlan, Seen, Shape, cost, planned
+from hybrid_core.stages.token_state import Divided, undivided
+from hybrid_core.stages.token_streams import Cut, Tensor
+from hybrid_core.stages.units import blocks
+
+WORTH = 0.05  # of the costliest block: what costs less is not divided
+Key = tuple[int, tuple[Shape, ...]]  # a block's number, the sizes of its inputs
+Form = tuple[Shape, torch.dtype]
+
+
+class Link(Protocol):
+    """The other places of a division."""
+
+    place: int
+    bounds: tuple[int, ...]
+
+    def gather(self, at: int, mine: list[Tensor], forms: list[list[Form]]) -> list[list[Tensor]]:
+        """The others' tensors, in the order of places; `mine` are sent to them.
+
+        at: how many exchanges the forward pass had before, equal at all places. forms: of what each
+        place sends, its own left out. Raises WorkerError.
+        """
+        ...
+
+
+@dataclass
+class Plans:
+    """What is known of one network; no tensor and no module is kept alive by it."""
+
+    blocks: dict[Key, BlockPlan | None] = field(default_factory=dict)
+    last: set[Key] = field(default_factory=set)  # blocks after which nothing is divided
+
+    @property
+    def divides(self) -> bool:
+        return any(plan is not None for plan in self.blocks.values())
+
+
+class TokenDivider:
+    """Records and divides the forward passes of one network. One thread at a time."""
+
+    def __init__(self, network: nn.Module, plans: Plans, attention: Attention = PLAIN):
+        """Raises NotSplittable."""
+        self.plans = plans
+        self._swapper = Swapper(blocks(network))
+        self._attention = attention
+
+    def record(self, forward: Forward) -> Any:
+        """In full; its result. Afterwards forward passes of the same sizes can be divided.
+
+        Raises NotSplittable where no block can be.
+        """
+        return Recorder(self.plans, self._swapper, self._attention).run(forward)
+
+    def divided(self, forward: Forward, link: Link) -> Any:
+        """This place's part of a forward pass; the result in full at place 0, None elsewhere.
+
+        Raises NotSplittable for sizes that were not recorded, WorkerError when the link fails.
+        """
+        return Division(self.plans, self._swapper, self._attention, link).run(forward)
+
+
+class Recorder:
+    """A forward pass in full, whose blocks are looked at one by one."""
+
+    def __init__(self, plans: Plans, swapper: Swapper, attention: Attention):
+        self._plans, self._swapper, self._attention = plans, swapper, attention
+        self._made: list[weakref.ref[Tensor]] = []  # by blocks
+        self._patterns: dict[Any, BlockPlan | None] = {}
+        self._found: dict[Key, BlockPlan | None] = {}
+        self._costs: dict[Key, int] = {}
+        self._latest: Key | None = None
+
+    def run(self, forward: Forward) -> Any:
+        units = self._swapper.units
+        with self._swapper.swapped({index: self._watch(index) for index in range(len(units))}):
+            result = forward()
+        least = WORTH * max(self._costs.values(), default=0)
+        for key, plan in self._found.items():
+            self._plans.blocks[key] = plan if self._costs[key] >= least else None
+        if self._latest is not None:
+            self._plans.last.add(self._latest)
+        if not any(self._plans.blocks[key] is not None for key in self._found):
+            raise NotSplittable("none of this network's blocks can be divided by tokens")
+        return result
+
+    def _watch(self, index: int) -> Act:
+        unit = self._swapper.units[index]
+
+        def act(*args: Any, **keywords: Any) -> Any:
+            given = tensors((args, keywords))
+            key = index, sizes((args, keywords))
+            known = {id(made) for one in self._made if (made := one()) is not None}
+            state = {at for at, tensor in enumerate(given) if id(tensor) in known}
+            seen = Seen(copied((args, keywords)), state)
+            with self._attention.by(seen.attend):
+                out = seen.outputs = unit.module(*args, **keywords)
+            calls = tuple((q.shape, k.shape) for q, k, _, _ in seen.attention)
+            pattern = type(unit.module), key[1], frozenset(state), sizes(out), calls
+            if pattern not in self._patterns:
+                seen.outputs = copied(out)
+                self._patterns[pattern] = planned(unit.module, seen, self._attention)
+            plan = self._patterns[pattern]
+            self._found[key], self._latest = plan, key
+            self._costs[key] = cost(unit.module, seen)
+            self._made += map(weakref.ref, tensors(out))
+            return out
+
+        return act
+
+
+class Division:
+    """One place's part of a forward pass."""
+
+    def __init__(self, plans: Plans, swapper: Swapper, attention: Attention, link: Link):
+        self._plans, self._swapper, self._attention = plans, swapper, attention
+        self._link, self._places = link, range(len(link.bounds) - 1)
+        self._at = 0  # exchanges so far
+        self._calls: list[Any] = []  # of attention, that the block under way is to make
+
+    def run(self, forward: Forward) -> Any:
+        acts: Mapping[int, Act] = {
+            index: self._block(index) for index in range(len(self._swapper.units))
+        }
+        try:
+            with self._swapper.swapped(acts), self._attention.by(self._attend):
+                return forward()
+        except StageDone:
+            return None
+
+    def _block(self, index: int) -> Act:
+        unit = self._swapper.units[index]
+
+        def act(*args: Any, **keywords: Any) -> Any:
+            key = index, sizes((args, keywords))
+            if key not in self._plans.blocks:
+                raise NotSplittable(f"block {unit.name} was not recorded at these sizes")
+            plan, last = self._plans.blocks[key], key in self._plans.last
+            if plan is None:
+                args, keywords = mapped((args, keywords), undivided)
+                if last and self._link.place:
+                    raise StageDone
+                return unit.module(*args, **keywords)
+            cuts = iter(plan.inputs)
+            args, keywords = mapped((args, keywords), lambda tensor: self._mine(tensor, next(cuts)))
+            self._calls = list(plan.attention)
+            out = unit.module(*args, **keywords)
+            if self._calls:
+                raise NotSplittable(f"block {unit.name} called attention less often than before")
+            made = list(zip(tensors(out), plan.outputs, plan.shapes, strict=True))
+            states = iter(self._ended(made) if last else [self._state(*one) for one in made])
+            return mapped(out, lambda _: next(states))
+
+        return act
+
+    def _mine(self, tensor: Tensor, cut: Cut | None) -> Tensor:
+        if cut is None:
+            return undivided(tensor)
+        found = tensor.part(cut) if isinstance(tensor, Divided) else None
+        if found is not None:
+            return found
+        return cut.piece(undivided(tensor), self._link.bounds, self._link.place)
+
+    def _state(self, piece: Tensor, cut: Cut | None, whole: Shape) -> Tensor:
+        if cut is None:
+            return piece
+        return Divided.of(piece, cut, whole, lambda *one: self._gathered([one])[0])
+
+    def _ended(self, made: list[tuple[Tensor, Cut | None, Shape]]) -> list[Tensor]:
+        """After the last block: the outputs in full at place 0, from the others."""
+        some = [(piece, cut, whole) for piece, cut, whole in made if cut is not None]
+        if self._link.place:
+            self._link.gather(self._at, [piece for piece, _, _ in some], [[] for _ in self._places])
+            raise StageDone
+        wholes = iter(self._gathered(some, sent=False))
+        return [piece if cut is None else next(wholes) for piece, cut, _ in made]
+
+    def _gathered(
+        self, some: Sequence[tuple[Tensor, Cut, Shape]], sent: bool = True
+    ) -> list[Tensor]:
+        """Tensors in full, of a piece of each. sent: whether others want them too."""
+        link, bounds = self._link, self._link.bounds
+        mine = [piece for piece, _, _ in some]
+        wanted = [
+            [(cut.size(whole, bounds, place), piece.dtype) for piece, cut, whole in some]
+            for place in self._places
+        ]
+        wanted[link.place] = []
+        pieces = link.gather(self._at, mine if sent else [], wanted)
+        self._at += 1
+        pieces[link.place] = mine
+        return [
+            cut.joined([pieces[place][i] for place in self._places], whole, bounds)
+            for i, (_, cut, whole) in enumerate(some)
+        ]
+
+    def _attend(
+        self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dim: int
+    ) -> Tensor:
+        if not self._calls:  # outside of the blocks
+            return kernel(q, k, v, mask)
+        plan = self._calls.pop(0)
+        if plan.rows is not None and mask is not None:
+            mask = plan.rows.piece(mask, self._link.bounds, self._link.place)
+        if plan.keys is None:
+            return kernel(q, k, v, mask)
+        of_values = (*v.shape[: dim % v.ndim], plan.shape[dim], *v.shape[dim % v.ndim + 1 :])
+        k, v = self._gathered([(k, plan.keys, plan.shape), (v, plan.keys, of_values)])
+        return kernel(q, k, v, mask)
+
+
+def sizes(value: Any) -> tuple[Shape, ...]:
+    """Of every tensor in `value`."""
+    return tuple(tuple(tensor.shape) for tensor in tensors(value))
+
+
+def recording(divider: TokenDivider) -> Each:
+    """Runs forward passes in full, each looked at."""
+    return lambda key, x, forward: divider.record(forward)
+
+
+def dividing(divider: TokenDivider, link: Link) -> Each:
+    """Runs this place's part of forward passes; nobody looks at the result of one but place 0."""
+
+    def each(key: str, x: Any, forward: Forward) -> Any:
+        out = divider.divided(forward, link)
+        return x if out is None else out
+
+    return each
