@@ -29,7 +29,8 @@ from hybrid_core.course.course import Course
 from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
-from hybrid_core.errors import NotPartitionable
+from hybrid_core.driver.tokens import TokenSharing
+from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.telling.report import Nobody, Report, Watcher
 from hybrid_core.workers.contract import Worker
 from hybrid_core.workers.lease import Lease
@@ -202,7 +203,8 @@ class Attachment:
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
-        divided = alone and division.pictures_pay(1, shape[0])  # costs as little as stages, exactly
+        tokens = tokens_of(patcher.model.diffusion_model)
+        divided = alone and (tokens is not None or division.pictures_pay(1, shape[0]))
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
@@ -238,8 +240,9 @@ class Attachment:
             return Lease(holdings, source, tick, report, tuning)
 
         return Driver(
-            course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED
-        )
+            course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED,
+            tokens=tokens if alone and obstacle is None else None,
+        )  # fmt: skip
 
     def _source(
         self,
@@ -281,6 +284,14 @@ class Attachment:
             executor, model, conds, x, sigma, model_options, self._replayed, self._controls
         )
         return call.result(self._driver.evaluate(call))
+
+
+def tokens_of(network: torch.nn.Module) -> TokenSharing | None:
+    """None where no tokens go from block to block."""
+    try:
+        return TokenSharing(network)
+    except NotSplittable:
+        return None
 
 
 def one_branch(guider: Any) -> bool:

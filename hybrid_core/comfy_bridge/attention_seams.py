@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import comfy.ldm.modules.attention as comfy_attention
@@ -16,27 +17,26 @@ class WrappedSeam:
     """A function that ComfyUI's `wrap_attn` has wrapped: what it wraps is replaced."""
 
     def __init__(self, wrapper: Callable[..., Any]):
-        self._cell = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True))
+        free = wrapper.__code__.co_freevars
+        self._cell = dict(zip(free, wrapper.__closure__ or (), strict=True))[FUNCTION]
+        self._original = self._cell.cell_contents
 
     def get(self) -> Entry:
-        found: Entry = self._cell[FUNCTION].cell_contents
+        found: Entry = self._cell.cell_contents
         return found
 
     def put(self, entry: Entry) -> None:
-        self._cell[FUNCTION].cell_contents = entry
+        self._cell.cell_contents = entry
 
     def read(self, function: Entry, args: Any, keywords: Any) -> Any:
-        names = ("q", "query", "k", "key", "v", "value", "mask")
-        q, k, v, *more = (*args, *(keywords[name] for name in names[:-1] if name in keywords))
-        rest = {name: value for name, value in keywords.items() if name not in names}
-        mask = more.pop(1) if len(more) > 1 else keywords.get("mask")
-        if len(more) > 1:  # given by their places
-            rest |= dict(zip(("attn_precision", "skip_reshape"), more[1:], strict=False))
+        names = tuple(signature(self._original).parameters)
+        given = {**dict(zip(names, args, strict=False)), **keywords}
+        q, k, v, mask = (given.pop(name, None) for name in (*names[:3], "mask"))
 
         def kernel(q: Any, k: Any, v: Any, mask: Any) -> Any:
-            return function(q, k, v, *more[:1], mask=mask, **rest)
+            return function(q, k, v, mask=mask, **given)
 
-        return kernel, q, k, v, mask, -2 if rest.get("skip_reshape") else 1
+        return kernel, q, k, v, mask, -2 if given.get("skip_reshape") else 1
 
 
 def _wrapped() -> list[WrappedSeam]:

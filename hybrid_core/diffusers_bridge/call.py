@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from hybrid_core.diffusers_bridge.space import Space
 from hybrid_core.errors import NotPartitionable
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.stages.staging import Each
 from hybrid_core.stages.swap import mapped, tensors
 from hybrid_core.workers.contract import Pictures
@@ -51,7 +52,7 @@ class PipelineCall:
     Its outputs are predictions, (B, C, H, W).
     """
 
-    prompts, alike = (), True
+    prompts, alike, attention = (), True, PLAIN
 
     def __init__(
         self,
@@ -70,6 +71,10 @@ class PipelineCall:
         x, self._timestep = self._half(self._joint, COND), self._half(timestep, COND)
         self.sigma = space.sigma(self._timestep, len(x))  # (B,)
         self.x = space.latents(x, self.sigma)
+
+    @property
+    def form(self) -> Hashable:
+        return tuple(self.x.shape)
 
     def _half(self, value: Tensor, branch: int) -> Tensor:
         """A branch's share of something that is joint."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hybrid_core.stages.attention import PLAIN
 from hybrid_core.diffusers_bridge.call import CONDITIONING, Branch
 from hybrid_core.diffusers_bridge.portrait import build, portrait
 from hybrid_core.errors import HybridError, ProtocolError
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.stages.staging import Each
 from hybrid_core.stages.swap import mapped
 from hybrid_core.transport import wire

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybrid_core.workers.contract import Part, Pictures
+from hybrid_core.workers.contract import Part, Pictures, Tokens
 
 HERE = -1  # this process; workers are numbered from 0
 
@@ -72,6 +72,20 @@ def to_compare_pictures(branches: Sequence[int], device: int, batch: int) -> Pla
     """Everything here, half of the batch at a time, and a branch of the whole by `device` too."""
     own, others = by_picture(branches, HERE, batch)
     return [own, Share(device, Part(tuple(branches[:1])), compared=True), others]
+
+
+def by_tokens(branch: int, device: int, bounds: tuple[int, ...]) -> Plan:
+    """One branch, of each forward pass some tokens here and the others on `device`."""
+    return [
+        Share(HERE, Part((branch,), tokens=Tokens(0, bounds))),
+        Share(device, Part((branch,), tokens=Tokens(1, bounds))),
+    ]
+
+
+def to_record(branch: int, device: int) -> Plan:
+    """One branch in full on both: compared, and looked at so that its tokens can be divided."""
+    part = Part((branch,), recorded=True)
+    return [Share(HERE, part), Share(device, part, compared=True)]
 
 
 def in_stages(branch: int, ahead: int | None, device: int, last: int) -> Plan:

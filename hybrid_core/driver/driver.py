@@ -25,6 +25,7 @@ from hybrid_core.driver.execution import (
     keep_together,
 )
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
+from hybrid_core.driver.tokens import TokenExecution, TokenSharing
 from hybrid_core.errors import NotPartitionable, NotYet, ProtocolError
 from hybrid_core.stages.staging import Boundaries
 from hybrid_core.telling.report import Report, StepRecord, Watcher
@@ -48,18 +49,19 @@ class Driver:
         one_branch: bool,
         cancelled: type[BaseException],
         wait_seconds: float = 0.0,
+        tokens: TokenSharing | None = None,
     ):
         """pipeline: of a mode with a Parallelism stage. one_branch: the guider has cfg 1.
 
         rent: a worker for this run, asked once; raises NotPartitionable. announce: called at most
         once, with a sentence. cancelled: what ends a run on purpose. wait_seconds: how long the
-        first evaluation may wait for the worker.
+        first evaluation may wait for the worker. tokens: where those of a branch may be divided.
         """
         self.report = report
         self._course, self._pipeline, self._rent, self._watcher = course, pipeline, rent, watcher
         self._announce, self._announced = announce, False
         self._one_branch, self._wait_seconds = one_branch, wait_seconds
-        self._cancelled = cancelled
+        self._cancelled, self._tokens = cancelled, tokens
         self._lease: Lease | None = None
         self._rented = self._broken = False
 
@@ -139,7 +141,7 @@ class Driver:
     def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
         """The step as it was evaluated, and what came out."""
         step, plan = self._divide(call, step, taking)
-        execution = Execution(call, step, taking, self.report, self._cancelled, self._stay_local)
+        execution = self._execution(plan, call, step, taking)
         try:
             out, kept = execution.carried_out(plan)
         except Inseparable:
@@ -149,10 +151,17 @@ class Driver:
         self._learn(call, step, taking, out, kept)
         return step, out
 
-    @staticmethod
-    def _worth_asking(branches: int, batch: int, pipeline: Pipeline | None) -> bool:
+    def _execution(self, plan: Plan, call: Call, step: Step, taking: Taking) -> Execution:
+        rest = call, step, taking, self.report, self._cancelled, self._stay_local
+        part = plan[0].part
+        if self._tokens is None or taking.lease is None or not (part.tokens or part.recorded):
+            return Execution(*rest)
+        return TokenExecution(self._tokens, taking.lease, *rest)
+
+    def _worth_asking(self, branches: int, batch: int, pipeline: Pipeline | None) -> bool:
         """Whether a worker has something to do in such an evaluation."""
-        return branches > 1 or pipeline is not None or division.pictures_pay(branches, batch)
+        several = branches > 1 or division.pictures_pay(branches, batch)
+        return several or pipeline is not None or self._tokens is not None
 
     def _decide(self, call: Call) -> tuple[Step, Taking]:
         """What this evaluation is to be, and who takes part."""
@@ -223,12 +232,24 @@ class Driver:
             divided = division.by_picture if seen else division.to_compare_pictures
             return step, divided(call.branches, device, call.pictures)
         if len(call.branches) == 1 and pipeline is None:
-            return step, division.alone(call.branches)
+            return step, self._of_one_branch(call, lease, device)
         turned = pipeline is not None and pipeline.turned(call)
         if lease is not None and not sure:
             return step, division.to_compare(call.branches, device, turned)
         keep = None if pipeline is None else pipeline.keeps(step)
         return step, division.by_branch(call.branches, device, turned, keep)
+
+    def _of_one_branch(self, call: Call, lease: Lease | None, device: int) -> Plan:
+        """By tokens, where that is possible and pays."""
+        if self._tokens is None or lease is None:
+            return division.alone(call.branches)
+        obstacle, (branch,) = lease.likeness.undivided(call.form), call.branches
+        if obstacle is not None:
+            self.report.note(obstacle)
+            return division.alone(call.branches)
+        if not lease.likeness.divides(call.form):
+            return division.to_record(branch, device)
+        return division.by_tokens(branch, device, lease.holdings.bounds)
 
     def _by_picture(self, call: Call, taking: Taking) -> bool:
         """Whether the batch is divided: not before it was seen that this gives the same."""

@@ -1,112 +1,191 @@
-"""The tokens of one run's forward passes, divided with a worker: whether, how, and what it brings."""
+"""The tokens of one run's forward passes, divided with a worker: whether, how, what it brings."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 
 from torch import nn
 
+from hybrid_core.course.steps import Step
+from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.errors import NotSplittable
+from hybrid_core.driver.division import Plan
+from hybrid_core.driver.execution import WORKER, Execution, Outputs, Taking
+from hybrid_core.errors import NotSplittable, WorkerError
+from hybrid_core.machine.settled import settled
 from hybrid_core.stages.plan import SAME_SPEED
+from hybrid_core.stages.staging import Boundaries
 from hybrid_core.stages.token_streams import WHOLE
-from hybrid_core.stages.tokens import Plans, TokenDivider
-from hybrid_core.telling.report import StepRecord
-from hybrid_core.workers.contract import Tokens
+from hybrid_core.stages.tokens import Plans, TokenDivider, Traffic, dividing, recording
+from hybrid_core.stages.units import blocks
+from hybrid_core.telling.report import Report, StepRecord
+from hybrid_core.workers.contract import TokenLink, Tokens
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
-TRIES = 2  # steps that do not pay before the run goes on alone
-STEPS_OF_BOUNDS = 50  # thousandths
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds of one divided evaluation."""
-
-    own: float  # this process's computing
-    worker: float
-    gathered: float  # in exchanges here, waiting for the worker included
-    waited: float  # for the worker after that
-
-    @property
-    def whole(self) -> float:
-        return self.own + self.gathered + self.waited
+TRIES = 2  # divided steps that do not pay, before the run goes on alone
+GRAIN = 50  # thousandths: bounds are multiples of it
+NO_BLOCK = "the tokens of this network cannot be divided: no block gives the same by halves"
+OTHERWISE = "divided by tokens, this network gives another result"
 
 
 class TokenSharing:
     """Of one run; what is found out is kept in the lease's holdings for the next ones."""
 
-    def __init__(self, possible: bool):
-        """possible: whether the network is made of blocks that hand tokens on."""
-        self.possible = possible
+    def __init__(self, network: nn.Module):
+        """Raises NotSplittable for a network that hands no tokens from block to block."""
+        blocks(network)
         self._divider: TokenDivider | None = None
-        self._alone: float | None = None  # seconds of an evaluation by this device
-        self._unpaid = 0  # divided evaluations that took longer than that
-
-    def obstacle(self, lease: Lease, call: Call) -> str | None:
-        """Why these tokens stay together, as far as is known."""
-        return lease.likeness.undivided(call.form)
-
-    def bounds(self, lease: Lease) -> tuple[int, ...]:
-        return lease.holdings.bounds
+        self._alone: float | None = None  # seconds of an evaluation by this device, the least
+        self._unpaid = 0
 
     def divider(self, lease: Lease, call: Call) -> TokenDivider:
-        """Raises NotSplittable."""
         if self._divider is None:
             plans = lease.holdings.plans.setdefault(call.network, Plans())
             self._divider = TokenDivider(call.network, plans, call.attention)
         return self._divider
 
     def took_alone(self, seconds: float) -> None:
-        """An evaluation in full by this process."""
+        """One branch in full, by this device."""
         self._alone = seconds if self._alone is None else min(self._alone, seconds)
 
-    def learn(self, lease: Lease, call: Call, tokens: Tokens, times: Times) -> None:
+    def learn(self, lease: Lease, call: Call, tokens: Tokens, record: StepRecord) -> None:
         """After a divided evaluation: whether it pays, and who gets how much from now on."""
-        alone = times.own / max(tokens.share, 1e-6)
+        own, theirs = record.own_seconds or 0.0, record.worker_seconds or 0.0
+        gathered = record.gathered_seconds or 0.0
+        taken = own + gathered + (record.waited_seconds or 0.0)
+        alone = own / tokens.share
         alone = alone if self._alone is None else min(alone, self._alone)
-        self._unpaid = self._unpaid + 1 if times.whole > alone else 0
+        self._unpaid = self._unpaid + 1 if taken > alone else 0
         if self._unpaid >= TRIES:
             lease.likeness.keep_tokens_together(
                 call.form,
-                f"dividing this picture's tokens does not pay here: {times.whole * 1000:.0f} ms a "
-                f"step, {times.gathered * 1000:.0f} ms of it in exchanges, and about "
-                f"{alone * 1000:.0f} ms on one device",
+                f"dividing the tokens of this picture does not pay here: {taken * 1000:.0f} ms a "
+                f"step, {gathered * 1000:.0f} ms of them in exchanges, on one device about "
+                f"{alone * 1000:.0f} ms",
             )
-        lease.holdings.bounds = fair(tokens.bounds, times.own, times.worker)
-
-    @staticmethod
-    def foretell(plans: Plans, seconds: float, bytes_each_way: int, exchanges: int) -> None:
-        """Before the first divided evaluation, what may be expected."""
-        log.info(
-            "tokens can be divided: %d exchanges a forward pass, %.1f MiB each way; %.0f ms on one "
-            "device are %.0f ms and the exchanges on two",
-            exchanges,
-            bytes_each_way / 2**20,
-            seconds * 1000,
-            seconds * 500,
-        )
+        lease.holdings.bounds = fair(tokens.bounds, own, theirs)
 
 
-def fair(bounds: tuple[int, ...], own: float, worker: float) -> tuple[int, ...]:
-    """In proportion to speed, where two devices' times differ clearly."""
-    if min(own, worker) <= 0 or max(own, worker) < SAME_SPEED * min(own, worker):
+def fair(bounds: tuple[int, ...], own: float, theirs: float) -> tuple[int, ...]:
+    """In proportion to two devices' speeds, where these differ clearly; seconds with `bounds`."""
+    if min(own, theirs) <= 0 or max(own, theirs) < SAME_SPEED * min(own, theirs):
         return bounds
-    speed, theirs = bounds[1] / own, (WHOLE - bounds[1]) / worker
-    middle = round(speed / (speed + theirs) * WHOLE / STEPS_OF_BOUNDS) * STEPS_OF_BOUNDS
-    return 0, min(max(middle, STEPS_OF_BOUNDS), WHOLE - STEPS_OF_BOUNDS), WHOLE
+    speed, other = bounds[1] / own, (WHOLE - bounds[1]) / theirs
+    middle = round(speed / (speed + other) * WHOLE / GRAIN) * GRAIN
+    return 0, min(max(middle, GRAIN), WHOLE - GRAIN), WHOLE
 
 
-def divisible(network: nn.Module) -> bool:
-    """Whether its blocks hand tokens on, as far as that can be told without trying."""
-    from hybrid_core.stages.units import blocks
+class TokenExecution(Execution):
+    """One evaluation of one branch whose tokens are divided, or looked at for that."""
 
-    try:
-        return bool(blocks(network))
-    except NotSplittable:
-        return False
+    def __init__(
+        self,
+        sharing: TokenSharing,
+        lease: Lease,
+        call: Call,
+        step: Step,
+        taking: Taking,
+        report: Report,
+        cancelled: type[BaseException],
+        stay_local: Callable[[str], None],
+    ):
+        super().__init__(call, step, taking, report, cancelled, stay_local)
+        self._sharing, self._lease, self._record = sharing, lease, step.record
+
+    def carried_out(self, plan: Plan) -> tuple[Outputs, Boundaries | None]:
+        try:
+            if plan[0].part.recorded:
+                return self._recorded(plan), None
+            out = self._divided(plan)
+        except BaseException:
+            self._lease.cancel()
+            raise
+        self._record.kind = "single" if out is None else "shared"
+        return out or self._evaluated(division.alone(self._call.branches)[0].part), None
+
+    def _recorded(self, plan: Plan) -> Outputs:
+        """In full here, and by tokens if that is the same."""
+        call, lease, record, branch = self._call, self._lease, self._record, plan[0].part.branches
+        divider = self._sharing.divider(lease, call)
+        asked, since = self._ask(plan), time.monotonic()
+        out = self._evaluated(plan[0].part, recording(divider))
+        record.kind, seconds = "single", settled(call.x.device) - since
+        ((share, number),) = asked.items() or [(None, None)]
+        if share is None or number is None:
+            return out
+        (ours,) = out.values()
+        answer = lease.collect(number, share.part, ours, seconds)
+        if answer is None or not lease.compare(ours, answer.outputs[0], call.x.shape):
+            return out
+        if not divider.latest.blocks:
+            self._refuse(NO_BLOCK)
+            return out
+        foretell(divider.latest, seconds)
+        by_tokens = self._divided(division.by_tokens(branch[0], WORKER, lease.holdings.bounds))
+        if by_tokens is not None:
+            (theirs,) = by_tokens.values()
+            if lease.likeness.same_by_tokens(ours, theirs, call.form):
+                record.kind, record.compared = "shared", True
+            else:
+                self._refuse(OTHERWISE)
+        return out
+
+    def _refuse(self, reason: str) -> None:
+        self._lease.likeness.keep_tokens_together(self._call.form, reason)
+        self._report.note(reason)
+
+    def _divided(self, plan: Plan) -> Outputs | None:
+        """By this process and the worker; None where it must be made again here."""
+        call, lease, (own, others) = self._call, self._lease, plan
+        number = self._ask(plan).get(others)
+        if number is None or own.part.tokens is None:
+            return None
+        divider, since = self._sharing.divider(lease, call), time.monotonic()
+        try:
+            link = lease.link(number, own.part.tokens, self._own_seconds, call.x.device)
+            out = call.evaluate(own.part.branches, dividing(divider, link))
+        except self._cancelled:
+            raise
+        except WorkerError as error:
+            lease.give_up(error)
+            return None
+        except NotSplittable as error:
+            lease.cancel()
+            self._refuse(str(error))
+            return None
+        seconds = settled(call.x.device) - since
+        self._note(own.part.tokens, seconds, link)
+        (result,) = out.values()
+        answer = lease.collect(number, others.part, result, seconds)
+        if answer is not None:
+            self._record.worker_seconds = answer.seconds - answer.gathered
+            self._record.waited_seconds = answer.waited
+            self._sharing.learn(lease, call, own.part.tokens, self._record)
+        return out
+
+    @property
+    def _own_seconds(self) -> float:
+        """What an evaluation by one device may take."""
+        return self._record.own_seconds or 0.0
+
+    def _note(self, tokens: Tokens, seconds: float, link: TokenLink) -> None:
+        record, done = self._record, link.done
+        record.share, record.divides = tokens.share, "tokens"
+        record.own_seconds, record.gathered_seconds = seconds - done.seconds, done.seconds
+        record.gathers, record.gathered_bytes = done.exchanges, done.sent + done.received
+        self._report.bytes_sent += done.sent
+        self._report.bytes_received += done.received
 
 
-_ = StepRecord
+def foretell(traffic: Traffic, seconds: float) -> None:
+    """What a divided step may cost, before there is one. seconds: of one in full."""
+    log.info(
+        "tokens can be divided: %d exchanges of %.2f MiB each way in a forward pass, beside half "
+        "of what it computes; recording it took %.0f ms",
+        traffic.exchanges,
+        traffic.bytes / max(traffic.exchanges, 1) / 2**20,
+        seconds * 1000,
+    )

@@ -171,7 +171,8 @@ def candidates(seen: Seen) -> Iterator[tuple[Cuts, Cuts, Sequence[Stream]]]:
             tables = tuple(next(cuts_of(tensor, order, 0), None) for tensor in given)
             yield tables, outputs, streams
             yield likely, outputs, streams
-        for index, cut in [at for at in enumerate(tables) if at[1] is not None][:MOST_ALONE]:
+        divided = [index for index, found in enumerate(tables) if found is not None]
+        for index in divided[:MOST_ALONE]:
             for other in (*list(cuts_of(given[index], order, 0))[1:], None):
                 yield (*tables[:index], other, *tables[index + 1 :]), outputs, streams
 

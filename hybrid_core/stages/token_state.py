@@ -51,9 +51,7 @@ class Divided(torch.Tensor):
         return self.piece if self._whole is None and cut == self.cut else None
 
     @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _TOLD_BY_SIZES:
             with torch._C.DisableTorchFunctionSubclass():
@@ -62,7 +60,9 @@ class Divided(torch.Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         args, kwargs = mapped((tuple(args), kwargs or {}), undivided)
         return func(*args, **kwargs)
 

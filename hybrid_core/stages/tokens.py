@@ -55,9 +55,14 @@ class Plans:
     blocks: dict[Key, BlockPlan | None] = field(default_factory=dict)
     last: set[Key] = field(default_factory=set)  # blocks after which nothing is divided
 
-    @property
-    def divides(self) -> bool:
-        return any(plan is not None for plan in self.blocks.values())
+
+@dataclass
+class Traffic:
+    """Of one divided forward pass in halves, as its recording shows it."""
+
+    blocks: int = 0  # that are divided
+    exchanges: int = 0
+    bytes: int = 0  # each way
 
 
 class TokenDivider:
@@ -68,13 +73,16 @@ class TokenDivider:
         self.plans = plans
         self._swapper = Swapper(blocks(network))
         self._attention = attention
+        self.latest = Traffic()
 
     def record(self, forward: Forward) -> Any:
-        """In full; its result. Afterwards forward passes of the same sizes can be divided.
-
-        Raises NotSplittable where no block can be.
+        """In full; its result. Afterwards forward passes of the same sizes can be divided, unless
+        `latest` says that none of their blocks can be.
         """
-        return Recorder(self.plans, self._swapper, self._attention).run(forward)
+        recorder = Recorder(self.plans, self._swapper, self._attention)
+        result = recorder.run(forward)
+        self.latest = recorder.traffic
+        return result
 
     def divided(self, forward: Forward, link: Link) -> Any:
         """This place's part of a forward pass; the result in full at place 0, None elsewhere.
@@ -93,7 +101,9 @@ class Recorder:
         self._patterns: dict[Any, BlockPlan | None] = {}
         self._found: dict[Key, BlockPlan | None] = {}
         self._costs: dict[Key, int] = {}
+        self._sent: dict[Key, Traffic] = {}
         self._latest: Key | None = None
+        self.traffic = Traffic()
 
     def run(self, forward: Forward) -> Any:
         units = self._swapper.units
@@ -102,10 +112,12 @@ class Recorder:
         least = WORTH * max(self._costs.values(), default=0)
         for key, plan in self._found.items():
             self._plans.blocks[key] = plan if self._costs[key] >= least else None
+            if self._plans.blocks[key] is not None:
+                self.traffic.blocks += 1
+                self.traffic.exchanges += self._sent[key].exchanges
+                self.traffic.bytes += self._sent[key].bytes
         if self._latest is not None:
             self._plans.last.add(self._latest)
-        if not any(self._plans.blocks[key] is not None for key in self._found):
-            raise NotSplittable("none of this network's blocks can be divided by tokens")
         return result
 
     def _watch(self, index: int) -> Act:
@@ -126,7 +138,7 @@ class Recorder:
                 self._patterns[pattern] = planned(unit.module, seen, self._attention)
             plan = self._patterns[pattern]
             self._found[key], self._latest = plan, key
-            self._costs[key] = cost(unit.module, seen)
+            self._costs[key], self._sent[key] = cost(unit.module, seen), sent(plan, seen)
             self._made += map(weakref.ref, tensors(out))
             return out
 
@@ -231,6 +243,13 @@ class Division:
         of_values = (*v.shape[: dim % v.ndim], plan.shape[dim], *v.shape[dim % v.ndim + 1 :])
         k, v = self._gathered([(k, plan.keys, plan.shape), (v, plan.keys, of_values)])
         return kernel(q, k, v, mask)
+
+
+def sent(plan: BlockPlan | None, seen: Seen) -> Traffic:
+    """Of one block."""
+    calls = zip(seen.attention, () if plan is None else plan.attention, strict=False)
+    gathered = [(k.nbytes + v.nbytes) // 2 for (_, k, v, _), one in calls if one.keys is not None]
+    return Traffic(1, len(gathered), sum(gathered))
 
 
 def sizes(value: Any) -> tuple[Shape, ...]:

@@ -32,7 +32,11 @@ class StepRecord:
     own_seconds: float | None = None  # this process's branch or stage
     worker_seconds: float | None = None  # the worker's
     waited_seconds: float | None = None  # for the worker
-    share: float = 0.5  # of a shared step's pictures, this process's
+    divides: str = "pictures"  # what a shared step divides: pictures, or tokens
+    share: float = 0.5  # of them, this process's
+    gathers: int = 0  # exchanges inside the forward pass
+    gathered_bytes: int = 0  # sent and received by them
+    gathered_seconds: float | None = None  # in them, waiting for the other device included
     compared: bool = False  # both devices evaluated one branch, and it came out equal
     waiting: bool = False  # the worker was not ready yet
 

@@ -65,7 +65,7 @@ class Exchange:
         """number: of the request; its turns have the following ones. device: of what comes."""
         self.number, self._first = number, number
         self._arena, self._send, self._receive, self.device = arena, send, receive, device
-        self.bytes = 0  # sent and received
+        self.sent = self.received = 0  # bytes
 
     def swap(self, at: int, mine: Sequence[Tensor], expected: Sequence[Form]) -> list[Tensor]:
         """The other side's tensors for `mine`; at: where in the request, the same at both sides.
@@ -119,5 +119,6 @@ class Exchange:
         if seen != expected:
             raise ProtocolError(f"tensors {wire.shown(seen)} came, expected {wire.shown(expected)}")
         tensors = [self._arena.read(self.number, header, self.device) for header in came]
-        self.bytes += sum(t.numel() * t.element_size() for t in (*out, *tensors))
+        self.sent += sum(tensor.nbytes for tensor in out)
+        self.received += sum(tensor.nbytes for tensor in tensors)
         return tensors if forms else []

@@ -47,7 +47,8 @@ class ThreadLink:
         if there != at or seen != forms[other]:
             raise ProtocolError(f"{seen} came at {there}, expected {forms[other]} at {at}")
         self.done.exchanges += 1
-        self.done.bytes += sum(t.numel() * t.element_size() for t in (*mine, *tensors))
+        self.done.sent += sum(tensor.nbytes for tensor in mine)
+        self.done.received += sum(tensor.nbytes for tensor in tensors)
         self.done.seconds += time.monotonic() - since
         return [tensors, []] if self.place else [[], tensors]
 

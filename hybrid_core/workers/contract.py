@@ -95,7 +95,8 @@ class Gathered:
     """What a link has done so far."""
 
     exchanges: int = 0
-    bytes: int = 0  # sent and received
+    sent: int = 0  # bytes, like the next one
+    received: int = 0
     seconds: float = 0.0  # in exchanges, waiting for the others included
 
 
@@ -189,7 +190,7 @@ class Worker(Protocol):
     def link(
         self, number: int, tokens: Tokens, seconds: float, tick: Tick, device: torch.device
     ) -> TokenLink:
-        """Exchanges inside the request `number`, of a part of the tokens of which `tokens` are here.
+        """Exchanges inside the request `number`, which has the other tokens than these.
 
         seconds: for each exchange. What is received comes to `device`.
         """

@@ -121,7 +121,8 @@ class Evaluator:
         elif part.tokens is not None and link is not None:
             each = dividing(self._divider(), link)
         outputs = self.models.evaluate(context, inputs, each)
-        return outputs if part.gives else [], None
+        others = part.tokens is not None and part.tokens.place > 0
+        return [] if others else outputs, None
 
     def _divider(self) -> TokenDivider:
         if self._tokens is None:

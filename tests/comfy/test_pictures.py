@@ -111,10 +111,10 @@ def test_pictures_get_the_prompts_that_comfyui_gives_them(demo, session, kind, p
     assert relative(expected, one) > 0.01, "the prompts make other pictures"
 
 
-def test_one_picture_is_not_divided(demo, session):
-    watched = Watched(demo[KIND], session)
-    seen = sample(watched.model, KIND, cfg=1.0)
-    assert torch.equal(seen, sample(demo[KIND], KIND, cfg=1.0))
+def test_one_picture_of_a_unet_is_not_divided(demo, session):
+    watched = Watched(demo["unet"], session)
+    seen = sample(watched.model, "unet", cfg=1.0)
+    assert torch.equal(seen, sample(demo["unet"], "unet", cfg=1.0))
     assert kinds(watched.reports[0].steps) == "ssss"
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import pytest
 import torch
 from stage_families import FAMILIES, runner
 from tensors import relative
-from torch import nn
 
 from hybrid_core.comfy_bridge.attention_seams import ATTENTION
-from hybrid_core.errors import NotSplittable
 from hybrid_core.stages.tokens import Plans, TokenDivider
 
 EQUAL = 1e-5
@@ -54,7 +51,7 @@ def divided(family, network, plans, bounds, **more):
                 divider = TokenDivider(networks[place], plans, ATTENTION)
                 forward = runner(networks[place], family, **more)
                 results[place] = divider.divided(forward, links[place])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  raised by the test
             errors.append(error)
             barrier.abort()
 
@@ -89,5 +86,4 @@ def test_tokens_of_two_places_give_the_result_of_the_whole_network(name):
         seen = TokenDivider(network, plans, ATTENTION).record(runner(network, family))
     assert torch.equal(seen, plain)
     out, sent = divided(family, network, plans, (0, 500, 1000))
-    print(name, relative(out, plain), sent, sum(p is not None for p in plans.blocks.values()), len(plans.blocks))
     assert relative(out, plain) < EQUAL

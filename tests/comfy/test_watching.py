@@ -52,8 +52,8 @@ def test_every_step_is_told_with_its_times(demo, session):
 
 
 def test_one_branch_is_called_single(demo, session):
-    model, notes = followed(demo, session)
-    sample(model, "mmdit", cfg=1.0)
+    model, notes = followed(demo, session, kind="unet")
+    sample(model, "unet", cfg=1.0)
     assert notes.heard == ["began", *["single"] * 4, "done"]
     assert all(step.discrepancy is None for step in notes.report.steps)
 

@@ -16,9 +16,9 @@ import torch
 from fake_cuda import FakeCalls
 from fake_cuda_machine import Machine
 
-from hybrid_core.stages.attention import PLAIN
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import CudaFailed, PlaneUnavailable, WorkerDied
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import carry
 from hybrid_core.transport.channel import Channel

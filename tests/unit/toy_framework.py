@@ -6,13 +6,13 @@ import torch
 from samplers import euler
 from torch import nn
 
-from hybrid_core.stages.attention import PLAIN
 from hybrid_core.config import Tuning
 from hybrid_core.course.course import Course
 from hybrid_core.course.matrix import trace
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
+from hybrid_core.stages.attention import PLAIN
 from hybrid_core.telling.report import Nobody, Report
 from hybrid_core.workers.evaluator import latents_and_level
 from hybrid_core.workers.lease import Lease

@@ -38,7 +38,7 @@ class ProcessLink:
         pieces: list[list[Tensor]] = [[], []]
         pieces[other] = self._exchange.swap(at, mine, forms[other])
         self.done.exchanges += 1
-        self.done.bytes = self._exchange.bytes
+        self.done.sent, self.done.received = self._exchange.sent, self._exchange.received
         self.done.seconds += time.monotonic() - since
         return pieces
 
@@ -93,7 +93,9 @@ class Incoming:
                 if self._given_up():
                     raise WorkerStopped from None
                 if time.monotonic() > deadline:
-                    raise WorkerTimeout(f"exchange {turn} did not come within {seconds:.0f} s") from None
+                    raise WorkerTimeout(
+                        f"exchange {turn} did not come within {seconds:.0f} s"
+                    ) from None
                 continue
             message = wire.decode(data, wire.REQUESTS)
             if message["op"] != "gather":

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ def serve(
                 if message["op"] == "gather":
                     continue  # of a request that has failed here
                 if cancellation.wanted(number):
-                    incoming = Incoming(arrivals.inbox, lambda n=number: cancellation.given_up(n))
+                    given_up = partial(cancellation.given_up, number)
+                    incoming = Incoming(arrivals.inbox, given_up)
                     answer(message, channel, planes, assembly, evaluator, incoming)
                 else:
                     channel.send("failed", number, error="cancelled")
@@ -136,10 +138,12 @@ def answer(
         sent = [*results]
         boundaries = None if taken is None else flatten(taken, sent, "the network's features")
         headers = arena.write(number if link is None else link.number + 1, sent)
-        times = {"micros": int((time.monotonic() - since) * 1e6)}
-        if link is not None:
-            times["gathered"] = int(link.done.seconds * 1e6)
-        channel.send("result", number, tensors=headers, boundaries=boundaries, **times)
+        micros = int((time.monotonic() - since) * 1e6)
+        gathered = 0 if link is None else int(link.done.seconds * 1e6)
+        channel.send(
+            "result", number, tensors=headers, boundaries=boundaries, micros=micros,
+            gathered=gathered,
+        )  # fmt: skip
         arena.finish()
         return
     reply: dict[str, Any] = {}
