@@ -73,7 +73,7 @@ def sampler_inputs() -> list[Any]:
             step=0.1,
             round=0.01,
             tooltip="How strongly the prompt guides. At 1 there is no negative prompt to "
-            "compute; mode adaptive then gives the second GPU half of the model.",
+            "compute; the picture or the batch is then divided between both GPUs.",
         ),
         io.Combo.Input(
             "sampler_name",

@@ -203,7 +203,8 @@ class Attachment:
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
-        tokens = tokens_of(patcher.model.diffusion_model)
+        obstacle = why_not_data(patcher, guider.model_options)
+        tokens = tokens_of(patcher.model.diffusion_model) if alone and obstacle is None else None
         divided = alone and (tokens is not None or division.pictures_pay(1, shape[0]))
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
@@ -220,7 +221,6 @@ class Attachment:
             cfg,
         )
         pipeline = None
-        obstacle = why_not_data(patcher, guider.model_options)
         if shortened and not divided and obstacle is None:
             cuts = self._session.cuts.setdefault(patcher.model, {})
             pipeline = Pipeline(course, cuts, shape)
@@ -241,7 +241,7 @@ class Attachment:
 
         return Driver(
             course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED,
-            tokens=tokens if alone and obstacle is None else None,
+            tokens=tokens,
         )  # fmt: skip
 
     def _source(

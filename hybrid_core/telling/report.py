@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from hybrid_core.telling.kinds import KINDS, TOLD
 
 PIPELINED_COST = 0.5  # of a step that evaluates one branch on each device: the paper's arithmetic
-# exact: a branch each; pipelined: a stage each; shared: some pictures of the batch each; forecast:
+# exact: a branch each; pipelined: a stage each; shared: some pictures or tokens each; forecast:
 # nobody; local: several branches in this process alone; single: one branch in this process alone
 LETTERS = {kind: str(KINDS[kind]["letter"]) for kind in TOLD}
 
@@ -81,8 +81,28 @@ class Report:
 
     @property
     def divided(self) -> int:
-        """Evaluations shared with the worker, some pictures of the batch each."""
+        """Evaluations shared with the worker, some of the pictures or of the tokens each."""
         return len(self.of("shared"))
+
+    @property
+    def by_tokens(self) -> list[StepRecord]:
+        """The steps whose tokens were divided."""
+        return [step for step in self.of("shared") if step.divides == "tokens"]
+
+    @property
+    def gather(self) -> dict[str, float] | None:
+        """Exchanges a step by tokens, bytes and microseconds of each; None without such a step."""
+        steps = [step for step in self.by_tokens if step.gathers]
+        if not steps:
+            return None
+        count = sum(step.gathers for step in steps)
+        seconds = sum(step.gathered_seconds or 0.0 for step in steps)
+        return {
+            "a_step": round(count / len(steps), 1),
+            "bytes": round(sum(step.gathered_bytes for step in steps) / count),
+            "microseconds": round(seconds / count * 1e6, 1),
+            "share": round(steps[-1].share, 3),
+        }
 
     @property
     def forecast(self) -> int:
@@ -166,6 +186,7 @@ class Report:
             "divided_own": mean(step.own_seconds for step in divided),
             "divided_wait": mean(step.waited_seconds for step in divided),
             "divided_added": mean(step.added_seconds for step in divided),
+            "divided_gather": mean(step.gathered_seconds for step in divided),
             "compared": mean(step.own_seconds for step in [*exact, *divided] if step.compared),
             "alone": mean(step.seconds for step in self.of("local")),
             "one_branch": mean(step.seconds for step in self.of("single")),
@@ -187,8 +208,17 @@ class Report:
             first, last = self.tau
             words.append(f"between step {first + 1} and {last}")
             words.append(f"ideal {self.ideal:.2f}x")
-        if self.divided:
-            words.append(f"{self.divided} with the batch's pictures divided")
+        by_tokens, gather = len(self.by_tokens), self.gather
+        if self.divided > by_tokens:
+            words.append(f"{self.divided - by_tokens} with the batch's pictures divided")
+        if gather is not None:
+            words.append(
+                f"{by_tokens} with the picture's tokens divided, {gather['share']:.0%} of them here"
+            )
+            words.append(
+                f"{gather['a_step']:.0f} exchanges a step of {gather['bytes'] / 2**10:.0f} KiB and "
+                f"{gather['microseconds']:.0f} us"
+            )
         if self.single:
             words.append(f"{self.single} with one branch")
         if self.steps:
@@ -225,6 +255,7 @@ class Report:
             "partitioned": self.partitioned,
             "pipelined": self.pipelined,
             "divided": self.divided,
+            "gather": self.gather,
             "forecast": self.forecast,
             "local": self.local,
             "single": self.single,
