@@ -70,11 +70,15 @@ class TokenSharing:
 
 
 def fair(bounds: tuple[int, ...], own: float, theirs: float) -> tuple[int, ...]:
-    """In proportion to two devices' speeds, where these differ clearly; seconds with `bounds`."""
+    """Half of the way to two devices' speeds, where these differ clearly.
+
+    own, theirs: seconds with `bounds`.
+    """
     if min(own, theirs) <= 0 or max(own, theirs) < SAME_SPEED * min(own, theirs):
         return bounds
     speed, other = bounds[1] / own, (WHOLE - bounds[1]) / theirs
-    middle = round(speed / (speed + other) * WHOLE / GRAIN) * GRAIN
+    aim = (speed / (speed + other) * WHOLE + bounds[1]) / 2
+    middle = round(aim / GRAIN) * GRAIN
     return 0, min(max(middle, GRAIN), WHOLE - GRAIN), WHOLE
 
 

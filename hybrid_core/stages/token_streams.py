@@ -34,9 +34,12 @@ class Stream:
         return next(enough, max(range(len(self.grid)), key=self.grid.__getitem__))
 
     def share(self, bounds: Sequence[int], place: int) -> Range:
-        """Of the axis."""
-        size = self.grid[self.axis]
-        first, end = (size * bound // WHOLE for bound in bounds[place : place + 2])
+        """Of the axis: at each place one of it at least."""
+        size, places = self.grid[self.axis], len(bounds) - 1
+        first, end = (
+            min(max(size * bounds[at] // WHOLE, at), size - places + at)
+            for at in (place, place + 1)
+        )
         return first, end - first
 
     def ranges(self, bounds: Sequence[int], place: int) -> list[Range]:

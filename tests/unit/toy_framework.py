@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from samplers import euler
 from torch import nn
@@ -11,6 +13,7 @@ from hybrid_core.course.course import Course
 from hybrid_core.course.matrix import trace
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
+from hybrid_core.driver.tokens import TokenSharing
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.stages.attention import PLAIN
 from hybrid_core.telling.report import Nobody, Report
@@ -47,6 +50,35 @@ class Network(nn.Module):
         return out
 
 
+class TokenBlock(nn.Module):
+    """Attention over the places of a picture, (B, N, 4)."""
+
+    def __init__(self, seed, mixes):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(0.3 * torch.randn(12, 4, generator=generator))
+        self.mixes = mixes
+
+    def forward(self, x, prompt):
+        q, k, v = ((x + prompt) @ self.weight.T).unflatten(-1, (3, 4)).unbind(-2)
+        x = x + 0.1 * nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + x.mean(1, keepdim=True) if self.mixes else x
+
+
+class Transformer(nn.Module):
+    """Velocity of a latent (B, 4, H, W) for a prompt (4,). mixes: "block": other than attention."""
+
+    def __init__(self, mixes=None):
+        super().__init__()
+        self.blocks = nn.ModuleList(TokenBlock(seed, mixes == "block") for seed in range(3))
+
+    def forward(self, x, sigma, prompt):
+        state = x.flatten(2).mT * (1 + sigma.reshape(-1, 1, 1))  # (B, N, 4)
+        for block in self.blocks:
+            state = block(state, prompt.reshape(1, 1, -1))
+        return state.mT.reshape(x.shape)
+
+
 def evaluated(network, prompt, x, sigma, each):
     """The velocity, by way of `each` where forward passes are seen."""
 
@@ -62,12 +94,14 @@ class ToyModels:
     device = torch.device("cpu")
     attention = PLAIN
 
+    made = Network
+
     def __init__(self):
         self._network = None
         self.stopped = False
 
     def load(self, data):
-        self._network = Network()
+        self._network = self.made()
         self._network.load_state_dict(data["state"])
         return {"sum": float(sum(p.double().sum() for p in self._network.parameters()))}
 
@@ -95,6 +129,14 @@ class ToyModels:
 
     def after_failure(self):
         pass
+
+
+class TransformerModels(ToyModels):
+    made = Transformer
+
+
+class MixingModels(ToyModels):
+    made = partial(Transformer, mixes="block")
 
 
 class Source:
@@ -126,7 +168,7 @@ class Source:
 class ToyCall:
     """An evaluation of a cond and an uncond prompt; outputs are velocities."""
 
-    alike, prompts = True, ()
+    alike, prompts, attention = True, (), PLAIN
 
     def __init__(self, network, conds, x, sigma, obstacle=None):
         self.network, self.conds, self.x, self.sigma = network, conds, x, sigma
@@ -144,6 +186,10 @@ class ToyCall:
     @property
     def pictures(self):
         return len(self.x)
+
+    @property
+    def form(self):
+        return tuple(self.x.shape)
 
     def evaluate(self, branches, each=None, pictures=None):
         self.asked.append(tuple(branches))
@@ -171,6 +217,7 @@ class ToyCall:
 
 
 PROMPTS = [torch.tensor([1.0, -1.0, 0.5, 0.2]), torch.tensor([-0.5, 0.3, 0.1, 0.4])]
+ONE = PROMPTS[:1]
 
 
 def start(batch):
@@ -208,8 +255,10 @@ class Run:
         prompts=PROMPTS,
         tick=None,
         cancelled=KeyboardInterrupt,
+        divided=False,
         **tuning,
     ):
+        """divided: whether tokens may be."""
         self.network, self.prompts, self.said = network, prompts, []
         self.report = Report(mode, total=STEPS)
         one, chosen = len(prompts) == 1, Tuning(**tuning)
@@ -220,6 +269,7 @@ class Run:
         self.driver = Driver(
             self.course, self.pipeline, lambda: self.lease, self.report, Nobody(),
             self.said.append, one, cancelled,
+            tokens=TokenSharing(network) if divided else None,
         )  # fmt: skip
 
     def sample(self, harm=None, obstacle=None, batch=SHAPE[0]):

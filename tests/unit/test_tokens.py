@@ -1,0 +1,183 @@
+"""Where tokens are, whose they are, and a transformer of a few lines whose blocks are divided."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tensors import relative
+from toy_framework import (
+    ONE,
+    STEPS,
+    MixingModels,
+    Run,
+    Transformer,
+    TransformerModels,
+    serial,
+)
+
+from hybrid_core.driver import tokens
+from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE, fair
+from hybrid_core.errors import WorkerDied, WorkerFailed
+from hybrid_core.stages.attention import PLAIN
+from hybrid_core.stages.token_streams import Cut, Stream
+from hybrid_core.telling.report import kinds
+from hybrid_core.workers.beside import ThreadLink
+from hybrid_core.workers.holdings import Holdings
+from hybrid_core.workers.inline import InlineWorker
+
+CLOSE = 1e-5
+GRIDS = st.lists(st.integers(4, 20), min_size=1, max_size=3).map(tuple)
+BOUNDS = st.sampled_from([(0, 500, 1000), (0, 50, 1000), (0, 250, 500, 1000), (0, 1, 2, 3, 1000)])
+
+
+@given(GRIDS, BOUNDS)
+def test_every_token_is_at_one_place_and_each_place_has_one(grid, bounds):
+    stream = Stream(grid)
+    seen = []
+    for place in range(len(bounds) - 1):
+        ranges = stream.ranges(bounds, place)
+        mine = [at for first, count in ranges for at in range(first, first + count)]
+        assert mine
+        seen += mine
+    assert sorted(seen) == list(range(stream.count))
+
+
+@given(GRIDS, BOUNDS, st.booleans())
+def test_pieces_joined_are_the_whole(grid, bounds, spread):
+    stream, other = Stream(grid), Stream((5,))
+    if spread:
+        cut, whole = Cut(1, (stream,), spread=True), torch.randn(2, *grid, 3)
+    else:
+        cut, whole = Cut(1, (other, stream)), torch.randn(2, 5 + stream.count, 3)
+    pieces = [cut.piece(whole, bounds, place) for place in range(len(bounds) - 1)]
+    sizes = [cut.size(whole.shape, bounds, place) for place in range(len(bounds) - 1)]
+    assert [tuple(piece.shape) for piece in pieces] == sizes
+    assert torch.equal(cut.joined(pieces, whole.shape, bounds), whole)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "middle"), [(1, 1, 500), (1, 1.2, 500), (1, 3, 600), (3, 1, 400), (0, 1, 500)]
+)
+def test_who_is_faster_gets_more_tokens(own, theirs, middle):
+    assert fair((0, 500, 1000), own, theirs) == (0, middle, 1000)
+
+
+def test_attention_is_answered_in_the_thread_that_asked_alone():
+    before = torch.nn.functional.scaled_dot_product_attention
+    x, seen, other = torch.randn(1, 2, 4, 8), [], []
+
+    def attend(kernel, q, k, v, mask, dim):
+        seen.append((tuple(k.shape), dim))
+        return kernel(q, k, v, mask)
+
+    def beside():
+        other.append(torch.nn.functional.scaled_dot_product_attention(x, x, x))
+
+    with PLAIN.by(attend):
+        mine = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        thread = threading.Thread(target=beside)
+        thread.start()
+        thread.join()
+    assert torch.equal(mine, other[0]) and seen == [((1, 2, 4, 8), -2)]
+    assert torch.nn.functional.scaled_dot_product_attention is before
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Its tokens are divided in halves, whatever the clock says."""
+    monkeypatch.setattr(tokens, "TRIES", 10**6)
+    monkeypatch.setattr(tokens, "fair", lambda bounds, own, theirs: bounds)
+    with torch.inference_mode():
+        yield InlineWorker(TransformerModels)
+
+
+@pytest.fixture
+def holdings(worker):
+    return Holdings(worker)
+
+
+@pytest.fixture
+def network():
+    return Transformer()
+
+
+def run(network, holdings, **more):
+    return Run(network, holdings, prompts=ONE, divided=True, **more)
+
+
+def test_one_picture_is_divided_by_tokens_and_is_the_frameworks(network, holdings):
+    expected = serial(network, ONE, 1)
+    first = run(network, holdings)
+    assert relative(first.sample(batch=1), expected) < CLOSE
+    assert kinds(first.report.steps) == "d" * STEPS and first.report.reasons == []
+    assert [step.compared for step in first.report.steps] == [True] + [False] * (STEPS - 1)
+    again = run(network, holdings)
+    assert relative(again.sample(batch=1), expected) < CLOSE
+    report = again.report
+    assert not any(step.compared for step in report.steps)
+    assert all(step.divides == "tokens" and step.gathers == 4 for step in report.steps)
+    assert report.ideal == pytest.approx(2.0) and report.gather["bytes"] > 0
+    assert report.data()["gather"] == report.gather
+    assert "tokens divided" in report.line()
+
+
+def test_where_it_does_not_pay_the_run_goes_on_alone(network, holdings, monkeypatch):
+    monkeypatch.setattr(tokens, "TRIES", 2)
+    slowed, learn, taken = run(network, holdings), tokens.TokenSharing.learn, []
+
+    def costly(self, lease, call, share, record):
+        record.gathered_seconds = 100.0
+        taken.append(record)
+        learn(self, lease, call, share, record)
+
+    monkeypatch.setattr(tokens.TokenSharing, "learn", costly)
+    assert relative(slowed.sample(batch=1), serial(network, ONE, 1)) < CLOSE
+    assert len(taken) == 2 and kinds(slowed.report.steps) == "dd" + "s" * (STEPS - 2)
+    (reason,) = slowed.report.reasons
+    assert "does not pay here" in reason
+    later = run(network, holdings)
+    later.sample(batch=1)
+    assert kinds(later.report.steps) == "s" * STEPS and later.report.reasons == [reason]
+
+
+@pytest.mark.parametrize("error", [WorkerDied("gone"), WorkerFailed("out of memory")])
+def test_a_failure_inside_a_gather_costs_no_image(network, holdings, monkeypatch, error):
+    run(network, holdings).sample(batch=1)
+    gather, asked = ThreadLink.gather, []
+
+    def fails(self, at, mine, forms):
+        if self.place == 0:
+            asked.append(at)
+            if len(asked) == 10:
+                raise error
+        return gather(self, at, mine, forms)
+
+    monkeypatch.setattr(ThreadLink, "gather", fails)
+    failed = run(network, holdings)
+    assert relative(failed.sample(batch=1), serial(network, ONE, 1)) < CLOSE
+    assert kinds(failed.report.steps) == "dd" + "s" * (STEPS - 2)
+    assert str(error) in failed.report.reasons[0] and len(failed.said) == 1
+
+
+def test_a_network_without_such_blocks_is_not_divided_and_says_so(worker):
+    network, holdings = Transformer(mixes="block"), Holdings(InlineWorker(MixingModels))
+    refused = run(network, holdings)
+    assert relative(refused.sample(batch=1), serial(network, ONE, 1)) < CLOSE
+    assert kinds(refused.report.steps) == "s" * STEPS and refused.report.reasons == [NO_BLOCK]
+
+
+def test_a_network_that_differs_by_tokens_is_not_divided_and_says_so(network, holdings):
+    joined = Cut.joined
+
+    def wrong(self, pieces, whole, bounds):
+        return joined(self, pieces[::-1], whole, bounds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cut, "joined", wrong)
+        refused = run(network, holdings)
+        assert relative(refused.sample(batch=1), serial(network, ONE, 1)) < CLOSE
+    assert kinds(refused.report.steps) == "s" * STEPS and refused.report.reasons == [OTHERWISE]
