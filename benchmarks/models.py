@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
@@ -29,6 +29,18 @@ SDXL_CONFIG = {
     "num_classes": "sequential", "adm_in_channels": 2816, "use_linear_in_transformer": True,
     "num_head_channels": 64, "num_heads": -1, "legacy": False,
     "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+FLUX_CONFIG = {
+    "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2,
+    "vec_in_dim": 768, "context_in_dim": 1024, "hidden_size": 768, "mlp_ratio": 4.0,
+    "num_heads": 6, "depth": 2, "depth_single_blocks": 4, "axes_dim": [16, 56, 56],
+    "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+}  # fmt: skip
+WAN_CONFIG = {
+    "image_model": "wan2.1", "model_type": "t2v", "dim": 768, "out_dim": 16, "in_dim": 16,
+    "num_heads": 6, "ffn_dim": 3072, "num_layers": 6, "patch_size": (1, 2, 2), "freq_dim": 256,
+    "text_dim": 1024, "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True,
+    "eps": 1e-6,
 }  # fmt: skip
 
 
@@ -98,6 +110,29 @@ SHAPES = {
         6,
     ),
 }
+
+
+def one_branch_shapes() -> dict[str, Shape]:
+    """What `bench single` runs at cfg 1: transformers with one picture, and a U-Net's batch."""
+
+    def flux() -> Any:
+        return random_model(comfy.supported_models.Flux, FLUX_CONFIG)
+
+    def wan() -> Any:
+        return random_model(comfy.supported_models.WAN21_T2V, WAN_CONFIG)
+
+    sd3, sdxl = SHAPES["SD3 shape, 9 blocks"], SHAPES["SDXL shape, half width"]
+    return {
+        "Flux shape": Shape(flux, (1, 16, 32, 32), (64, 1024), 768, 4),
+        "Wan shape, 5 frames": Shape(wan, (1, 16, 5, 16, 16), (64, 1024), 0, 4),
+        "SD3 shape, 9 blocks": sd3,
+        "SDXL shape, half width, 2 pictures": replace(sdxl, latent=(2, *sdxl.latent[1:])),
+        "Flux shape, four times the places": Shape(flux, (1, 16, 64, 64), (64, 1024), 768, 4),
+        "SD3 shape, four times the places": replace(sd3, latent=(1, 16, 64, 64)),
+        "demo mmdit, 4 pictures": SHAPES["demo mmdit, 4 pictures"],
+    }
+
+
 FULL_SD3 = SD3_CONFIG | {
     "depth": 24, "num_blocks": 24,
     "context_embedder_config": {
@@ -160,11 +195,11 @@ def core_split(model: Any, devices: tuple[str, str]) -> Any:
     return model
 
 
-def sample(model: Any, shape: Shape, steps: int) -> torch.Tensor:
-    """`steps` Euler steps at cfg 5 from fixed noise."""
+def sample(model: Any, shape: Shape, steps: int, cfg: float = 5.0) -> torch.Tensor:
+    """`steps` Euler steps from fixed noise."""
     guider = CFGGuider(model)
     guider.set_conds(conditioning(shape, 1), conditioning(shape, 2))
-    guider.set_cfg(5.0)
+    guider.set_cfg(cfg)
     sigmas = KSampler(model, steps, model.load_device, scheduler="normal").sigmas
     noise = torch.randn(shape.latent, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():

@@ -253,8 +253,8 @@ def sent(plan: BlockPlan | None, seen: Seen) -> Traffic:
 
 
 def sizes(value: Any) -> tuple[Shape, ...]:
-    """Of every tensor in `value`."""
-    return tuple(tuple(tensor.shape) for tensor in tensors(value))
+    """Of every tensor in `value`; one dimension holds no tokens, whatever its length."""
+    return tuple(tuple(tensor.shape) if tensor.ndim > 1 else () for tensor in tensors(value))
 
 
 def recording(divider: TokenDivider) -> Each:
