@@ -54,7 +54,7 @@ DRAW = """async ([detail, count, first]) => {
 
 
 def measure(tab: Tab) -> Row:
-    tab.load(text_to_latent())
+    tab.load(text_to_latent(plot="open"))
     tab.until("probe.onScreen('5')")
     detail = tab.feed(rows_of(STEPS), total=STEPS + 1, status="running")
     tab.until("probe.pixels('5')?.drawn > 0")
