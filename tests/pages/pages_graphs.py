@@ -154,6 +154,33 @@ def watched(steps: int = 12) -> Workflow:
     return document
 
 
+def grouped() -> Workflow:
+    """A KSampler and its latent in a group node, as old frontends saved them."""
+    document = text_to_latent("KSampler", steps=4)
+    graph = Graph()
+    graph.document = document
+    members = [{**graph.node(id), "index": index} for index, id in enumerate((4, SAMPLER))]
+    for member in members:
+        member["inputs"] = [{**slot, "link": None} for slot in member["inputs"]]
+        member["outputs"] = [{**slot, "links": []} for slot in member["outputs"]]
+    values = [value for member in members for value in member["widgets_values"]]
+    inner = {"nodes": members, "links": [[0, 0, 1, 3, 4, "LATENT"]], "external": []}
+    document["extra"]["groupNodes"] = {"Pair": inner}
+    INPUTS["workflow>Pair"] = INPUTS["KSampler"][:3]
+    OUTPUTS["workflow>Pair"] = OUTPUTS["KSampler"]
+    document["nodes"] = [node for node in document["nodes"] if node["id"] not in (4, SAMPLER)]
+    outside = [link for link in document["links"] if not {link[1], link[3]} & {4, SAMPLER}]
+    document["links"] = outside
+    for node in document["nodes"]:
+        for slot in node["outputs"]:
+            slot["links"] = [link[0] for link in outside if link[0] in slot["links"]]
+    graph.add(9, "workflow>Pair", (400, 110), (330, 400), values)
+    for source, name in ((1, "model"), (2, "positive"), (3, "negative")):
+        graph.connect(source, 0, 9, name)
+    graph.connect(9, 0, 6, "samples")
+    return document
+
+
 def row_of(step: int, kind: str, **fields: Any) -> dict[str, Any]:
     """A row as the server sends it."""
     empty = {"branch": None, "sigma": None, "discrepancy": None, "drift": None, "ms": 9.0}

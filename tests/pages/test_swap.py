@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from pages_graphs import SAMPLER, Graph, sampler_values, text_to_latent
+from pages_graphs import SAMPLER, Graph, grouped, sampler_values, text_to_latent
 from safetensors.torch import load_file
 
 from demo.server import ROOT
@@ -134,6 +134,19 @@ def test_samplers_in_subgraphs_are_swapped(tab):
     tab.js(EXECUTE, TO_HYBRID)
     tab.until("(id) => probe.node(id)?.type === 'Hybrid_KSampler'", inner)
     assert tab.run()["outputs"]["6"]["latents"]
+
+
+@pytest.mark.either_renderer
+def test_samplers_in_old_group_nodes_are_swapped(tab):
+    tab.load(grouped())
+    classes = """async () => Object.values((await app.graphToPrompt()).output)
+        .map((node) => node.class_type).sort()"""
+    before = tab.js(classes)
+    assert "KSampler" in before and "EmptyLatentImage" in before
+    tab.js(EXECUTE, TO_HYBRID)
+    tab.until("probe.root().nodes.some(({subgraph}) => subgraph?.nodes.some("
+              "({type}) => type === 'Hybrid_KSampler'))")  # fmt: skip
+    assert tab.js(classes) == sorted("Hybrid_KSampler" if c == "KSampler" else c for c in before)
 
 
 def test_a_swapped_node_keeps_its_size_and_moves_what_is_in_its_way(tab):
