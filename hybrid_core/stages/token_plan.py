@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,11 +32,16 @@ class Misfit(Exception):
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """One call of attention in a block. keys: None where they are whole at every place."""
+    """One call of attention in a block. keys: None where they are whole at every place.
+
+    rows: of a mask that has as many as there are queries in full; columns: of one that the block
+    makes of its own tokens, which is gathered like keys.
+    """
 
     shape: Shape  # of the keys in full
     keys: Cut | None
-    rows: Cut | None = None  # of a mask that has as many rows as there are queries in full
+    rows: Cut | None = None
+    columns: Cut | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,16 @@ class BlockPlan:
     attention: tuple[AttentionPlan, ...]
 
 
+class Call(NamedTuple):
+    """Of attention."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    dim: int  # of the tokens
+
+
 @dataclass
 class Seen:
     """A block's call in full."""
@@ -56,12 +71,12 @@ class Seen:
     inputs: Any  # (args, keywords), as they were before it
     state: set[int]  # which of the inputs' tensors came out of a block
     outputs: Any = None
-    attention: list[tuple[Tensor, Tensor, Tensor, int]] = field(default_factory=list)
+    attention: list[Call] = field(default_factory=list)
 
     def attend(
         self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dim: int
     ) -> Tensor:
-        self.attention.append((q, k, v, dim % k.ndim))
+        self.attention.append(Call(q, k, v, mask, dim % k.ndim))
         return kernel(q, k, v, mask)
 
 
@@ -102,18 +117,22 @@ class Trial:
     def _attend(
         self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dim: int
     ) -> Tensor:
-        queries, keys, values, at = self._seen.attention[len(self._calls)]
-        cut = None
+        queries, keys, values, whole_mask, at = self._seen.attention[len(self._calls)]
+        cut = rows = columns = None
         if k.shape == keys.shape:
             same(k, keys)
         else:
             cut = self._found(k, keys, at)
-        rows = None
+        if mask is not None and cut is not None and mask.shape[-1] == k.shape[at]:
+            assert whole_mask is not None
+            columns = Cut(mask.ndim - 1, cut.streams)
+            same(mask, half(whole_mask, columns))
+            mask = whole_mask
         if mask is not None and mask.ndim > 1 and mask.shape[-2] == queries.shape[at] > q.shape[at]:
             found = self._found(q, queries, at)
             rows = Cut(mask.ndim - 2, found.streams)
             mask = half(mask, rows)
-        self._calls.append(AttentionPlan(tuple(keys.shape), cut, rows))
+        self._calls.append(AttentionPlan(tuple(keys.shape), cut, rows, columns))
         return kernel(q, keys, values, mask)
 
     def _found(self, part: Tensor, whole: Tensor, dim: int) -> Cut:
@@ -171,6 +190,7 @@ def candidates(seen: Seen) -> Iterator[tuple[Cuts, Cuts, Sequence[Stream]]]:
             tables = tuple(next(cuts_of(tensor, order, 0), None) for tensor in given)
             yield tables, outputs, streams
             yield likely, outputs, streams
+            yield tuple(next(cuts_of(t, order, -1), None) for t in given), outputs, streams
         divided = [index for index, found in enumerate(tables) if found is not None]
         for index in divided[:MOST_ALONE]:
             for other in (*list(cuts_of(given[index], order, 0))[1:], None):
@@ -186,12 +206,14 @@ def state_cut(tensor: Tensor, first: int) -> Cut | None:
 
 
 def cuts_of(tensor: Tensor, streams: Sequence[Stream], first: int) -> Iterator[Cut]:
-    """What may be tokens in the dimensions of an input between `first` and its last.
+    """What may be tokens in the dimensions of an input between `first` and its last; first -1: in
+    the last of two too, as in a mask.
 
     Tokens of one stream by its grid come before one dimension for all, and that before several
     streams in one.
     """
-    dims = [*range(1, tensor.ndim - 1), *([0] if first == 0 and tensor.ndim > 1 else [])]
+    dims = [*range(1, tensor.ndim - 1), *([0] if first < 1 and tensor.ndim > 1 else [])]
+    dims += [1] if first < 0 and tensor.ndim == 2 else []
     for dim in dims:
         for stream in streams:
             size = len(stream.grid)

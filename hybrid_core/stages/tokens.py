@@ -131,7 +131,7 @@ class Recorder:
             seen = Seen(copied((args, keywords)), state)
             with self._attention.by(seen.attend):
                 out = seen.outputs = unit.module(*args, **keywords)
-            calls = tuple((q.shape, k.shape) for q, k, _, _ in seen.attention)
+            calls = tuple((call.q.shape, call.k.shape) for call in seen.attention)
             pattern = type(unit.module), key[1], frozenset(state), sizes(out), calls
             if pattern not in self._patterns:
                 seen.outputs = copied(out)
@@ -236,19 +236,23 @@ class Division:
         if not self._calls:  # outside of the blocks
             return kernel(q, k, v, mask)
         plan = self._calls.pop(0)
+        if plan.keys is not None:
+            count, at = plan.shape[dim], dim % v.ndim
+            of_values = (*v.shape[:at], count, *v.shape[at + 1 :])
+            parts = [(k, plan.keys, plan.shape), (v, plan.keys, of_values)]
+            if plan.columns is not None and mask is not None:
+                parts.append((mask, plan.columns, (*mask.shape[:-1], count)))
+            k, v, *masks = self._gathered(parts)
+            mask = masks[0] if masks else mask
         if plan.rows is not None and mask is not None:
             mask = plan.rows.piece(mask, self._link.bounds, self._link.place)
-        if plan.keys is None:
-            return kernel(q, k, v, mask)
-        of_values = (*v.shape[: dim % v.ndim], plan.shape[dim], *v.shape[dim % v.ndim + 1 :])
-        k, v = self._gathered([(k, plan.keys, plan.shape), (v, plan.keys, of_values)])
         return kernel(q, k, v, mask)
 
 
 def sent(plan: BlockPlan | None, seen: Seen) -> Traffic:
     """Of one block."""
     calls = zip(seen.attention, () if plan is None else plan.attention, strict=False)
-    gathered = [(k.nbytes + v.nbytes) // 2 for (_, k, v, _), one in calls if one.keys is not None]
+    gathered = [(c.k.nbytes + c.v.nbytes) // 2 for c, one in calls if one.keys is not None]
     return Traffic(1, len(gathered), sum(gathered))
 
 
