@@ -30,7 +30,7 @@ COMING = {
     ("SIGKILL", "start"): 2, ("SIGTERM", "start"): 1, ("SIGSTOP", "start"): 2,
     ("cancel", "any"): 5, ("/free", "any"): 1, ("nothing", "any"): 80,
 }  # fmt: skip
-PAUSES = (0, 1, 2, 3)  # of the worker in shared steps, before what is drawn is done
+PAUSES = (1, 2, 3, 4)  # of the worker in shared steps, before what is drawn is done
 PAUSE_SECONDS = (0.02, 0.6)
 STEP_SECONDS = 60.0  # until a step is shared
 
