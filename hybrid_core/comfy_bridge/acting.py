@@ -73,42 +73,58 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-def memory(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the code in `values` can remember, as values that can be compared later."""
+def memory(
+    values: Mapping[str, Any], tensors: dict[str, list[torch.Tensor]] | None = None
+) -> dict[str, Any]:
+    """What the code in `values` can remember, as values that can be compared later.
+
+    tensors: takes those among it, by place. While they are held no other gets their address.
+    """
     seen: set[int] = set()
-    return {place: _remembered(value, seen, 0) for place, value in values.items()}
+    found: dict[str, Any] = {}
+    for place, value in values.items():
+        kept: list[torch.Tensor] = []
+        found[place] = _remembered(value, seen, 0, kept)
+        if tensors is not None:
+            tensors[place] = kept
+    return found
 
 
-def _remembered(value: Any, seen: set[int], depth: int) -> Any:
+def _remembered(value: Any, seen: set[int], depth: int, kept: list[torch.Tensor]) -> Any:
     if id(value) in seen or depth > DEEPEST:
         return None
     seen.add(id(value))
     if isinstance(value, functools.partial):
-        return [_remembered(v, seen, depth) for v in (value.func, *value.args)]
+        return [_remembered(v, seen, depth, kept) for v in (value.func, *value.args)]
     if isinstance(value, MethodType):
-        return [_remembered(value.__func__, seen, depth), _of_object(value.__self__, seen, depth)]
+        own = _of_object(value.__self__, seen, depth, kept)
+        return [_remembered(value.__func__, seen, depth, kept), own]
     if isinstance(value, FunctionType):
-        return _of_function(value, seen, depth)
+        return _of_function(value, seen, depth, kept)
     if isinstance(value, list | tuple):
-        return [_remembered(one, seen, depth + 1) for one in value]
-    return _of_object(value, seen, depth)
+        return [_remembered(one, seen, depth + 1, kept) for one in value]
+    return _of_object(value, seen, depth, kept)
 
 
-def _of_function(function: FunctionType, seen: set[int], depth: int) -> Any:
+def _of_function(
+    function: FunctionType, seen: set[int], depth: int, kept: list[torch.Tensor]
+) -> Any:
     cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
     names = [n for n in function.__code__.co_names if n in function.__globals__]
     used = [function.__globals__[n] for n in names]
     own = [v for v in used if getattr(v, "__module__", None) == function.__module__]
     plain = [v for v in used if isinstance(v, dict | list | set)]
+    kept += _tensors([cells, plain])
     return [
         described.describe([cells, plain, list(function.__defaults__ or ())]),
         described.describe({k: v for k, v in vars(function).items() if k != "__wrapped__"}),
-        [_remembered(v, seen, depth + 1) for v in (*cells, *own) if callable(v) or v in own],
+        [_remembered(v, seen, depth + 1, kept) for v in (*cells, *own) if callable(v)],
     ]
 
 
-def _of_object(value: Any, seen: set[int], depth: int) -> Any:
-    """Attributes of an object and of its class, and what its own __call__ closes over."""
+def _of_object(value: Any, seen: set[int], depth: int, kept: list[torch.Tensor]) -> Any:
+    """Attributes of an object and of its class, and what functions among them close over."""
+    kept += _tensors(value)
     if not described.is_plain_object(value):
         return described.describe(value)
     cls = type(value)
@@ -121,8 +137,25 @@ def _of_object(value: Any, seen: set[int], depth: int) -> Any:
     return [
         described.describe(value),
         described.describe(of_class),
-        [_remembered(v, seen, depth + 1) for v in inner],
+        [_remembered(v, seen, depth + 1, kept) for v in inner],
     ]
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """In nested lists, dicts and plain objects."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth >= described.DEEPEST or isinstance(value, described.SCALARS):
+        return
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner, depth + 1)
+    elif described.is_plain_object(value):
+        for inner in vars(value).values():
+            yield from _tensors(inner, depth + 1)
 
 
 def _filled(cell: Any) -> bool:

@@ -79,7 +79,7 @@ class Replaying:
             cache_type=execution.CacheType.CLASSIC,
             cache_args={"lru": 0, "ram": 0, "ram_inactive": 0},
         )
-        self._imported: set[str] = set()
+        self.imported: set[str] = set()
 
     def output(self, told: dict[str, Any]) -> Any:
         """The output that is meant. Raises NotPartitionable, ProtocolError."""
@@ -107,7 +107,7 @@ class Replaying:
 
     def _import(self, parent: str, path: str) -> None:
         """One pack or file of nodes. Raises ImportRefused when that is not safe."""
-        if path in self._imported:
+        if path in self.imported:
             return
         name = os.path.splitext(os.path.basename(path))[0]
         if not os.path.exists(path):
@@ -128,7 +128,7 @@ class Replaying:
             raise ImportRefused(
                 f"importing the nodes of {name} {' and '.join(left)}, which must not happen twice"
             )
-        self._imported.add(path)
+        self.imported.add(path)
 
     def _check(self, graph: Mapping[str, Any], parents: set[str]) -> None:
         """That every node is ComfyUI's own or of a module that was named."""

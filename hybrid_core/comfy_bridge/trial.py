@@ -23,12 +23,14 @@ from hybrid_core.comfy_bridge.fingerprint import difference, fingerprint
 from hybrid_core.comfy_bridge.graph_path import GraphPath
 from hybrid_core.comfy_bridge.option_keys import is_nobodys
 from hybrid_core.errors import NotPartitionable, NotYet
+from hybrid_core.machine.checksum import checksum
 from hybrid_core.workers.likeness import ROUNDING, relative
 
 log = logging.getLogger("hybrid_ksampler")
 Tensor = torch.Tensor
 Outputs = dict[int, Tensor]  # by branch
 Evaluate = Callable[[Sequence[int]], Outputs]  # of these branches
+MOST_NUMBERS = 1 << 22  # of a tensor whose contents are looked at
 MOST_FIRST_TIMES = 2  # evaluations after which code has made what it makes once
 
 
@@ -165,14 +167,20 @@ class _Seen:
 
     def __init__(self, patcher: ModelPatcher, options: Mapping[str, Any]):
         self._code = acting(patcher, options)
-        self._memory = memory(self._code)
+        self._tensors: dict[str, list[Tensor]] = {}
+        self._memory = memory(self._code, self._tensors)
+        self._contents = {
+            place: [checksum(t) for t in some if t.numel() <= MOST_NUMBERS]
+            for place, some in self._tensors.items()
+        }
         self._network = fingerprint(patcher)
         self.numbers = _random_numbers()
 
     def changed_to(self, later: _Seen) -> tuple[Any, str] | None:
         """Whose memory is another, and its place."""
         for place, value in self._code.items():
-            if self._memory[place] != later._memory.get(place):
+            same = self._memory[place] == later._memory.get(place)
+            if not same or self._contents[place] != later._contents.get(place):
                 return value, place
         changed = difference(self._network, later._network)
         return None if changed is None else (None, changed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import folder_paths
 import pytest
 import torch
@@ -46,6 +48,35 @@ def test_a_model_of_the_unet_loader_is_shared(files, session):
     assert len(model.model.diffusion_model.joint_blocks) == 2
     assert replica.describe_base(model)["factory"] == "load_diffusion_model"
     shared_equals_plain(session, model, *SD3_SHAPE)
+
+
+def quantised(state):
+    """Attention's weights in eight bits with a scale, as ComfyUI's quantised files hold them."""
+    made = {}
+    for key, value in state.items():
+        if not (value.ndim == 2 and key.endswith(".weight") and ".attn." in key):
+            made[key] = value
+            continue
+        layer, scale = key.removesuffix("weight"), value.abs().amax().float() / 448
+        told = json.dumps({"format": "float8_e4m3fn"}).encode()
+        made[key] = (value.float() / scale).to(torch.float8_e4m3fn)
+        made[f"{layer}weight_scale"] = scale
+        made[f"{layer}comfy_quant"] = torch.tensor(list(told), dtype=torch.uint8)
+    return made
+
+
+@pytest.mark.parametrize("how", ["cast", "in the file"])
+def test_a_model_with_eight_bit_weights_is_shared(files, session, how):
+    name, dtype = "sd3.safetensors", "fp8_e4m3fn"
+    if how == "in the file":
+        name, dtype = "sd3_quantised.safetensors", "default"
+        save_torch_file(quantised(sd3_weights()), str(files / name))
+    with torch.inference_mode():  # as in ComfyUI's executor
+        (model,) = UNETLoader().load_unet(name, dtype)
+    weights = model.model.diffusion_model.state_dict().values()
+    assert torch.float8_e4m3fn in {weight.dtype for weight in weights}
+    with torch.inference_mode():
+        shared_equals_plain(session, model, *SD3_SHAPE)
 
 
 @pytest.mark.parametrize(
