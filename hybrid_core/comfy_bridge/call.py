@@ -85,7 +85,7 @@ class ComfyCall:
         if self.replayed is None:
             support.check_options(self.options)
         else:
-            self.replayed.check(self.options)
+            self.replayed.check(self.options, len(self.branches))
 
     def _only(self, branches: Sequence[int]) -> Conds:
         return [cond if index in branches else None for index, cond in enumerate(self.conds)]
@@ -115,7 +115,7 @@ class ComfyCall:
         self, branches: Sequence[int], each: Each | None, pictures: Pictures | None
     ) -> bool:
         whole = each is None and pictures is None and list(branches) == self.branches
-        return whole and self.replayed is not None and self.replayed.undecided
+        return whole and self.replayed is not None and self.replayed.undecided(len(branches))
 
     def _plainly(self, branches: Sequence[int]) -> dict[int, Tensor]:
         conds = self._only(branches)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,9 +40,13 @@ class Trial:
 
     def __init__(self, path: GraphPath):
         self.path = path
-        self.passed = False
         self.reason: str | None = None
-        self._evaluations = 0
+        self._passed: set[int] = set()  # evaluations of so many branches
+        self._evaluations: Counter[int] = Counter()  # by their number of branches
+
+    def undecided(self, branches: int) -> bool:
+        """Whether evaluations of so many branches are still to be watched."""
+        return self.reason is None and branches not in self._passed
 
     def watch(
         self,
@@ -54,7 +59,7 @@ class Trial:
         before = self._seen(patcher, options)
         out = evaluate(branches)
         after = self._seen(patcher, options)
-        self._evaluations += 1
+        self._evaluations[len(branches)] += 1
         if before is None or after is None:
             return out
         changed = before.changed_to(after)
@@ -64,7 +69,7 @@ class Trial:
             )
         elif changed is None:
             self._compare(patcher, options, evaluate, out)
-        elif self._evaluations >= MOST_FIRST_TIMES:
+        elif self._evaluations[len(branches)] >= MOST_FIRST_TIMES:
             value, place = changed
             self.reason = (
                 f"{self.path.maker(value)} remembers something from step to step ({place})"
@@ -103,7 +108,7 @@ class Trial:
                 "the other's"
             )
         elif before is not None and after is not None and before.changed_to(after) is None:
-            self.passed = True
+            self._passed.add(len(out))
 
 
 class Replayed:
@@ -114,20 +119,19 @@ class Replayed:
         self._trial, self._patcher, self._attached = trial, patcher, attached
         self._before = acting(attached, attached.model_options)
 
-    @property
-    def undecided(self) -> bool:
-        return self._trial.reason is None and not self._trial.passed
+    def undecided(self, branches: int) -> bool:
+        return self._trial.undecided(branches)
 
-    def check(self, options: Mapping[str, Any]) -> None:
+    def check(self, options: Mapping[str, Any], branches: int) -> None:
         """Raise NotYet before the verdict, NotPartitionable where the worker would lack something.
 
-        options: of an evaluation.
+        options: of an evaluation of so many branches.
         """
         support.check_around(options)
         self._check_nothing_added(options)
         if self._trial.reason is not None:
             raise NotPartitionable(self._trial.reason)
-        if not self._trial.passed:
+        if self._trial.undecided(branches):
             raise NotYet("this evaluation shows whether other nodes' code can be shared")
 
     def watch(
