@@ -116,7 +116,7 @@ def exchanges(
 
     latent = torch.randn(shape.latent).to(device)
     sent = [latent, torch.ones(shape.latent[0], device=device)]
-    with echoing(Session.device(), plane) as host:
+    with echoing(Session.devices().chosen[0], plane) as host:
         used, why = host.data_plane, host.data_plane_reason
         ways = {
             "latents": exchange(host, sent, latent.numel() * latent.element_size(), 200),

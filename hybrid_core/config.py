@@ -57,10 +57,19 @@ class Tuning:
     step_seconds: float | None = None  # None: the session's, like the next
     load_seconds: float | None = None
     data_plane: str = AUTO  # the session's
+    most_devices: int = 0  # this process's own among them; 0: all that are of use
 
     def __post_init__(self) -> None:
         check_data_plane(self.data_plane)
-        for name in ("tolerance", "largest_gap", "window", "slope", "length", "cap"):
+        for name in (
+            "tolerance",
+            "largest_gap",
+            "window",
+            "slope",
+            "length",
+            "cap",
+            "most_devices",
+        ):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name} is {value}, expected 0 or more")
@@ -80,6 +89,7 @@ class WorkerDevice:
     uuid: str | None = None  # of a GPU
     parents_gpu: int | None = None  # torch's number of the GPU that the parent computes on
     differs: str | None = None  # how the GPU differs from the parent's, in words
+    pace: float = 1.0  # seconds of a forward pass for one of the parent's, by the cards' figures
 
 
 def processor_cores(chosen: str) -> WorkerDevice:

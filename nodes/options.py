@@ -120,6 +120,16 @@ class HybridOptions(io.ComfyNode):
                     "computed, the steps before show where it leads. pipelined: one prompt, half "
                     "of the model on each GPU.",
                 ),
+                io.Int.Input(
+                    "most_gpus",
+                    display_name="use at most (GPUs)",
+                    default=Tuning.most_devices,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="How many GPUs may work on an image, the first one among them. "
+                    "0: all that are of use.",
+                ),
             ],
             outputs=[OPTIONS.Output(tooltip="For the options input of a Hybrid node.")],
         )
@@ -137,6 +147,7 @@ class HybridOptions(io.ComfyNode):
         load_timeout: float,
         data_plane: str = Tuning.data_plane,
         shortened: str = "all",
+        most_gpus: int = Tuning.most_devices,
     ) -> io.NodeOutput:
         if shortened not in SHORTENED:
             raise ConfigError(
@@ -154,6 +165,7 @@ class HybridOptions(io.ComfyNode):
                 load_seconds=load_timeout,
                 data_plane=data_plane,
                 kinds=SHORTENED[shortened],
+                most_devices=most_gpus,
             )
         )
 

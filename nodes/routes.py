@@ -1,4 +1,4 @@
-"""Routes on ComfyUI's own server: the runs, the two processes, and three buttons."""
+"""Routes on ComfyUI's own server: the runs, the processes, and three buttons for each worker."""
 
 from __future__ import annotations
 
@@ -54,16 +54,19 @@ def add_routes() -> None:
         return await _after(lambda: None)
 
     @table.post(f"{PREFIX}/worker/start")
-    async def start(_: web.Request) -> web.Response:
-        return await _after(SESSION.start)
+    async def start(request: web.Request) -> web.Response:
+        return await _ordered(request, lambda number: [lambda: SESSION.start(number or 0)])
 
     @table.post(f"{PREFIX}/worker/free")
-    async def free(_: web.Request) -> web.Response:
-        return await _after(SESSION.stop)
+    async def free(request: web.Request) -> web.Response:
+        return await _ordered(request, lambda number: [lambda: SESSION.stop(number)])
 
     @table.post(f"{PREFIX}/worker/restart")
-    async def restart(_: web.Request) -> web.Response:
-        return await _after(SESSION.stop, SESSION.start)
+    async def restart(request: web.Request) -> web.Response:
+        return await _ordered(
+            request,
+            lambda number: [lambda: SESSION.stop(number), lambda: SESSION.start(number or 0)],
+        )
 
     @table.post(f"{PREFIX}/settings")
     async def settings(request: web.Request) -> web.Response:
@@ -76,6 +79,16 @@ def add_routes() -> None:
         if not number or not -MOST_SECONDS <= seconds <= MOST_SECONDS:
             return _refused(f"expected {{'idle_seconds': a number}}, the body is {shown(told)}")
         return await _after(lambda: SESSION.keep_idle(float(seconds)))
+
+
+async def _ordered(
+    request: web.Request, actions: Callable[[int | None], list[Callable[[], Any]]]
+) -> web.Response:
+    """Actions on the worker that the address names by `number`; None: it names none."""
+    named = request.query.get("number")
+    if named is not None and not re.fullmatch(r"[0-9]{1,3}", named):
+        return _refused(f"number is {shown(named)}, expected a worker's, from 0")
+    return await _after(*actions(None if named is None else int(named)))
 
 
 async def _after(*actions: Callable[[], Any]) -> web.Response:

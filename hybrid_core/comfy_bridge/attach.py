@@ -21,12 +21,11 @@ from hybrid_core.comfy_bridge.graph_path import Graph, GraphPath
 from hybrid_core.comfy_bridge.replayed import ReplaySource, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.sampler_trace import matrix
-from hybrid_core.comfy_bridge.session import SESSION, Session
+from hybrid_core.comfy_bridge.session import SESSION, Session, own_name
 from hybrid_core.comfy_bridge.support import WRAPPER_KEY
 from hybrid_core.comfy_bridge.trial import Replayed
 from hybrid_core.config import Tuning, check_mode
 from hybrid_core.course.course import Course
-from hybrid_core.driver import division
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
 from hybrid_core.driver.tokens import TokenSharing
@@ -34,6 +33,7 @@ from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.telling.report import Nobody, Report, Watcher
 from hybrid_core.workers.contract import Worker
 from hybrid_core.workers.lease import Lease
+from hybrid_core.workers.pool import allowed
 
 log = logging.getLogger("hybrid_ksampler")
 Announce = Callable[[str], None]
@@ -205,7 +205,7 @@ class Attachment:
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         obstacle = why_not_data(patcher, guider.model_options)
         tokens = tokens_of(patcher.model.diffusion_model) if alone and obstacle is None else None
-        divided = alone and (tokens is not None or division.pictures_pay(1, shape[0]))
+        divided = alone and (tokens is not None or shape[0] > 1)
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
@@ -230,14 +230,21 @@ class Attachment:
             total=max(0, len(schedule) - 1),
         )
 
-        def rent() -> Lease:
-            holdings = self._session.holdings()
-            support.check_place(patcher, holdings.worker.device)
+        def rent() -> list[Lease]:
+            every = allowed(self._session.every(), tuning)
+            if obstacle is not None:
+                every = every[:1]  # a replayed model is tried on one worker
             found = of_conds(guider.conds)
             self._controls = RunsControls(found, self._origin.graph) if found else None
-            source = self._source(patcher, obstacle, holdings.worker, shape)
+            source = self._source(patcher, obstacle, every[0].worker, shape)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
-            return Lease(holdings, source, tick, report, tuning)
+            report.devices = [own_name()]
+            leases = []
+            for holdings in every:
+                support.check_place(patcher, holdings.worker.device)
+                report.devices.append(holdings.worker.device.label)
+                leases.append(Lease(holdings, source, tick, report, tuning))
+            return leases
 
         return Driver(
             course, pipeline, rent, report, self._watcher, self._announce, alone, CANCELLED,

@@ -1,4 +1,4 @@
-"""Both processes in numbers, for the panel."""
+"""All processes in numbers, for the panel."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def overview(session: Session) -> dict[str, Any]:
 
     Does not start anything.
     """
-    obstacle = None
-    if session.worker is None:
-        try:
-            session.device()
-        except NotPartitionable as error:
-            obstacle = str(error)
+    obstacle, left_out = None, {}
+    try:
+        left_out = dict(session.devices().left_out)
+    except NotPartitionable as error:
+        obstacle = None if session.made else str(error)
     return {
         "obstacle": obstacle,
         "parent": _parent(),
-        "worker": _worker(session),
+        "worker": _worker(session, 0),
+        "others": [_worker(session, number) for number in range(1, len(session.made))],
+        "left_out": left_out,  # why, by the device
         "idle_seconds": session.settings.idle_seconds,
     }
 
@@ -54,12 +55,14 @@ def _parent() -> dict[str, Any]:
     }
 
 
-def _worker(session: Session) -> dict[str, Any]:
-    state, worker = session.state(), session.worker
+def _worker(session: Session, number: int) -> dict[str, Any]:
+    state = session.state(number)
     nothing = dict.fromkeys(("pid", "memory_used", "memory_free", "model", "age_seconds"))
-    if worker is None:
+    if number >= len(session.made):
         unknown = dict.fromkeys(("device", "differs", "data_plane", "data_plane_reason"))
         return {"state": state, "last_error": None, **unknown, **nothing}
+    holdings = session.made[number]
+    worker = holdings.worker
     told = {
         "state": state,
         "device": worker.device.label,
@@ -72,7 +75,7 @@ def _worker(session: Session) -> dict[str, Any]:
     pid = worker.pid
     if pid is None:
         return told
-    status = session.status()
+    status = session.status(number)
     used = status.get("used_bytes")
     if used is None:
         try:
@@ -84,6 +87,6 @@ def _worker(session: Session) -> dict[str, Any]:
         "pid": pid,
         "memory_used": used,
         "memory_free": status.get("free_bytes"),
-        "model": session.replica_name,
+        "model": holdings.replica_name,
         "age_seconds": round(time.monotonic() - worker.started_at, 1),
     }

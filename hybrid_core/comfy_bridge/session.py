@@ -12,13 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import parent_process, worker_side
 from hybrid_core.comfy_bridge.replayed import Replays
 from hybrid_core.comfy_bridge.replica import ReplicaSource
-from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
+from hybrid_core.config import DEVICE_VARIABLE, Settings
 from hybrid_core.machine import devices
+from hybrid_core.machine.devices import Choice
 from hybrid_core.stages.staging import Cuts
 from hybrid_core.telling.report import Report
 from hybrid_core.workers.holdings import Holdings
@@ -31,21 +33,25 @@ WATCH_SECONDS = 1.0
 
 
 class Session(Pool):
-    """Keeps the worker between prompts and looks after its end."""
+    """Keeps the workers between prompts and looks after their end."""
 
     def __init__(self, settings: Settings):
-        super().__init__(settings, self._process)
+        super().__init__(settings, self._processes)
         self.cuts = Cuts()
         self.replays = Replays()
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
         self._watch: threading.Thread | None = None
 
-    def _process(self, settings: Settings) -> ProcessWorker:
-        return ProcessWorker(self.device(), settings, worker_side.models, parent_process.describe())
+    def _processes(self, settings: Settings) -> list[ProcessWorker]:
+        boot = parent_process.describe()
+        return [
+            ProcessWorker(device, settings, worker_side.models, boot)
+            for device in self.devices().chosen
+        ]
 
-    def holdings(self) -> Holdings:
-        found = super().holdings()
+    def every(self) -> list[Holdings]:
+        found = super().every()
         with self._making:
             if self._watch is None or not self._watch.is_alive():
                 self._watch = threading.Thread(
@@ -74,33 +80,44 @@ class Session(Pool):
         self.settings = replace(self.settings, idle_seconds=seconds)
 
     @staticmethod
-    def device() -> WorkerDevice:
-        """The worker's. Raises NotPartitionable when there is none."""
+    def devices() -> Choice:
+        """The workers'. Raises NotPartitionable when there is none."""
         own = comfy.model_management.get_torch_device()
-        return devices.for_worker(own, os.environ.get(DEVICE_VARIABLE))
+        return devices.for_workers(own, os.environ.get(DEVICE_VARIABLE))
 
     def _watching(self) -> None:
         seen: Any = None
         while True:
             time.sleep(WATCH_SECONDS)
-            why = self._why_stop()
-            if why is not None:
-                log.info("worker stopped: %s", why)
-                self.stop()
-            now = self.state(), self.worker.last_error if self.worker else None
+            for number in range(len(self.made)):
+                why = self._why_stop(number)
+                if why is not None:
+                    log.info("worker stopped: %s", why)
+                    self.stop(number)
+            now = [
+                (self.state(number), holdings.worker.last_error)
+                for number, holdings in enumerate(self.made)
+            ]
             if now != seen:
                 seen = now
                 self.on_change()
 
-    def _why_stop(self) -> str | None:
-        unused = self.unused_seconds()
+    def _why_stop(self, number: int) -> str | None:
+        unused = self.unused_seconds(number)
         if unused is None or self.busy():
             return None
         if unused > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
-        if self.holdings().holds_model and not comfy.model_management.current_loaded_models:
+        loaded = comfy.model_management.current_loaded_models
+        if self.made[number].holds_model and not loaded:
             return "ComfyUI has freed its models"
         return None
+
+
+def own_name() -> str:
+    """Of the device that this process computes on."""
+    device = comfy.model_management.get_torch_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 SESSION = Session(Settings())

@@ -26,7 +26,7 @@ from hybrid_core.machine import devices
 from hybrid_core.stages.staging import Cuts
 from hybrid_core.telling.report import Nobody, Report
 from hybrid_core.workers.lease import Lease
-from hybrid_core.workers.pool import Pool
+from hybrid_core.workers.pool import Pool, allowed
 from hybrid_core.workers.process.worker import ProcessWorker
 
 log = logging.getLogger("hybrid_ksampler")
@@ -34,31 +34,33 @@ DEFAULTS = Tuning()
 NOBODY = Nobody()
 ONE_PICTURE = "this call is without guidance and of one picture, so there is nothing to divide"
 _cuts = Cuts()
-_pools: dict[str, Pool] = {}  # by the worker's device
+_pools: dict[str, Pool] = {}  # by the workers' devices
 
 
 def log_report(report: Report) -> None:
     log.info("%s", report.line())
 
 
-def pool_on(device: WorkerDevice, settings: Settings | None = None) -> Pool:
-    """A worker of its own on `device`, started on first use, ended with the program."""
+def pool_on(*devices: WorkerDevice, settings: Settings | None = None) -> Pool:
+    """A worker of its own on each device, started on first use, ended with the program."""
     made = Pool(
-        settings or Settings(), lambda chosen: ProcessWorker(device, chosen, worker_side.models, {})
+        settings or Settings(),
+        lambda chosen: [ProcessWorker(one, chosen, worker_side.models, {}) for one in devices],
     )
     atexit.register(made.stop)
     return made
 
 
 def default_pool(own: torch.device) -> Pool:
-    """The program's worker on a GPU other than `own`, or where DEVICE_VARIABLE says.
+    """The program's workers on GPUs other than `own`, or where DEVICE_VARIABLE says.
 
     Raises NotPartitionable when there is no second device.
     """
-    device = devices.for_worker(own, os.environ.get(DEVICE_VARIABLE), "torch")
-    if device.label not in _pools:
-        _pools[device.label] = pool_on(device)
-    return _pools[device.label]
+    chosen = devices.for_workers(own, os.environ.get(DEVICE_VARIABLE), "torch").chosen
+    name = "; ".join(device.label for device in chosen)
+    if name not in _pools:
+        _pools[name] = pool_on(*chosen)
+    return _pools[name]
 
 
 @contextmanager
@@ -192,10 +194,13 @@ class Attachment:
         if staged:
             pipeline = Pipeline(course, _cuts.setdefault(self._network, {}), x.shape)
 
-        def rent() -> Lease:
+        def rent() -> list[Lease]:
             pool = self._pool or default_pool(pipe._execution_device)
             source = ReplicaSource(self._network)
-            return Lease(pool.holdings(), source, lambda: None, report, tuning)
+            return [
+                Lease(holdings, source, lambda: None, report, tuning)
+                for holdings in allowed(pool.every(), tuning)
+            ]
 
         driver = Driver(
             course, pipeline, rent, report, NOBODY, log.debug, not guided, KeyboardInterrupt,

@@ -6,9 +6,11 @@ This process's own share comes first. Plans are made of numbers; nothing is eval
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from hybrid_core.planning import whole
+from hybrid_core.planning.whole import Pace, Rectangle
 from hybrid_core.workers.contract import Part, Pictures, Tokens
 
 HERE = -1  # this process; workers are numbered from 0
@@ -32,46 +34,64 @@ def alone(branches: Sequence[int]) -> Plan:
     return [Share(HERE, Part(tuple(branches)))]
 
 
-def by_branch(
-    branches: Sequence[int], device: int, turned: bool = False, keep: int | None = None
+def divided(
+    branches: Sequence[int],
+    paces: Mapping[int, Pace],
+    pictures: int = 1,
+    turned: bool = False,
+    keep: int | None = None,
 ) -> Plan:
-    """Every second branch to `device`, with turned the others.
+    """The quickest division of whole forward passes over this process and others.
 
-    keep: the unit whose output is wanted of the device's share.
+    paces: of the others, this process's forward pass takes 1. pictures: 1 keeps the batch together.
+    turned: of two shares, each gets the other's. keep: the unit whose output is wanted of the
+    second of two shares.
     """
-    own, others = tuple(branches[::2]), tuple(branches[1::2])
-    if not others:
-        return alone(branches)
-    if turned:
-        own, others = others, own
-    return [Share(HERE, Part(own)), Share(device, Part(others, keep=keep))]
+    own, theirs = Pace(1.0), tuple(paces.values())
+    found = whole.divided((own, *theirs), len(branches), pictures)
+    if found[0] is None:  # slower than the others together, but the result is wanted here
+        seconds = whole.makespan((own, *theirs), found)
+        found = whole.divided((Pace(seconds), *theirs), len(branches), pictures)
+    plan = [
+        Share(device, _part(branches, part, pictures))
+        for device, part in zip((HERE, *paces), found, strict=True)
+        if part is not None
+    ]
+    if len(plan) == 2:
+        parts = [share.part for share in plan]
+        own_part, other = reversed(parts) if turned else parts
+        plan = [Share(HERE, own_part), Share(plan[1].device, replace(other, keep=keep))]
+    return plan
 
 
-def to_compare(branches: Sequence[int], device: int, turned: bool = False) -> Plan:
-    """Everything here, a branch at a time, and the first one by `device` too."""
-    own, *others = by_branch(branches, HERE, turned)
-    return [own, Share(device, own.part, compared=True), *others]
+def _part(branches: Sequence[int], part: Rectangle, pictures: int) -> Part:
+    some = None
+    if part.end - part.first < pictures:
+        some = Pictures(part.first, part.end, pictures)
+    return Part(tuple(branches[row] for row in part.branches), pictures=some)
 
 
-def pictures_pay(branches: int, batch: int) -> bool:
-    """Whether the larger share of a division by picture is less than that of one by branch."""
-    return branches * math.ceil(batch / 2) < math.ceil(branches / 2) * batch
-
-
-def by_picture(branches: Sequence[int], device: int, batch: int) -> Plan:
-    """The second half of the batch to `device`, every branch of it; batch: 2 pictures or more."""
+def halves(branches: Sequence[int], batch: int) -> Plan:
+    """Everything here, half of the batch at a time; batch: 2 pictures or more."""
     middle = math.ceil(batch / 2)
-    own, others = Pictures(0, middle, batch), Pictures(middle, batch, batch)
     return [
-        Share(HERE, Part(tuple(branches), pictures=own)),
-        Share(device, Part(tuple(branches), pictures=others)),
+        Share(HERE, Part(tuple(branches), pictures=Pictures(*ends, batch)))
+        for ends in ((0, middle), (middle, batch))
     ]
 
 
-def to_compare_pictures(branches: Sequence[int], device: int, batch: int) -> Plan:
-    """Everything here, half of the batch at a time, and a branch of the whole by `device` too."""
-    own, others = by_picture(branches, HERE, batch)
-    return [own, Share(device, Part(tuple(branches[:1])), compared=True), others]
+def compared(plan: Plan, devices: Iterable[int]) -> Plan:
+    """`plan`, and what this process does of it by `devices` too: of pictures, a whole branch."""
+    own, *others = plan
+    part = own.part
+    if part.pictures is not None:
+        part = Part(part.branches[:1])
+    return [own, *(Share(device, part, compared=True) for device in devices), *others]
+
+
+def in_pictures(plan: Plan) -> bool:
+    """Whether some share is a part of the batch."""
+    return any(share.part.pictures is not None for share in plan)
 
 
 def by_tokens(branch: int, device: int, bounds: tuple[int, ...]) -> Plan:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from hybrid_core.course.course import Course
 from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
-from hybrid_core.driver import division
+from hybrid_core.driver import dividing, division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import HERE, Plan
+from hybrid_core.driver.crew import Crew
+from hybrid_core.driver.division import Plan
 from hybrid_core.driver.execution import (
-    INSEPARABLE,
-    WORKER,
     Execution,
     FrameworksOwn,
     Inseparable,
     Outputs,
     Taking,
-    apart,
-    keep_together,
 )
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
 from hybrid_core.driver.tokens import TokenExecution, TokenSharing
@@ -42,7 +39,7 @@ class Driver:
         self,
         course: Course,
         pipeline: Pipeline | None,
-        rent: Callable[[], Lease],
+        rent: Callable[[], Sequence[Lease]],
         report: Report,
         watcher: Watcher,
         announce: Callable[[str], None],
@@ -53,16 +50,17 @@ class Driver:
     ):
         """pipeline: of a mode with a Parallelism stage. one_branch: the guider has cfg 1.
 
-        rent: a worker for this run, asked once; raises NotPartitionable. announce: called at most
-        once, with a sentence. cancelled: what ends a run on purpose. wait_seconds: how long the
-        first evaluation may wait for the worker. tokens: where those of a branch may be divided.
+        rent: workers for this run, those first that are of most use; asked once, raises
+        NotPartitionable when there is none. announce: called at most once, with a sentence.
+        cancelled: what ends a run on purpose. wait_seconds: how long the first evaluation may wait
+        for the first worker. tokens: where those of a branch may be divided.
         """
         self.report = report
         self._course, self._pipeline, self._rent, self._watcher = course, pipeline, rent, watcher
         self._announce, self._announced = announce, False
         self._one_branch, self._wait_seconds = one_branch, wait_seconds
         self._cancelled, self._tokens = cancelled, tokens
-        self._lease: Lease | None = None
+        self._crew = Crew()
         self._rented = self._broken = False
 
     def prepare(self, batch: int, obstacle: str | None = None) -> None:
@@ -70,14 +68,14 @@ class Driver:
 
         batch: how many pictures are sampled. obstacle: why no worker can take part.
         """
-        worth = self._worth_asking(1 if self._one_branch else 2, batch, self._pipeline)
+        branches, pipelined = 1 if self._one_branch else 2, self._pipeline is not None
         try:
             self._watcher.began(self.report)
             if obstacle is not None:
                 self._rented = True
                 self._stay_local(obstacle)
-            elif worth and (lease := self._own_lease()) is not None:
-                lease.prepare()
+            elif dividing.worth_asking(branches, batch, pipelined or self._tokens is not None):
+                self._hired().prepare(dividing.of_use(branches, batch, pipelined))
         except self._cancelled:
             raise
         except Exception as error:  # noqa: BLE001  as in `evaluate`
@@ -109,12 +107,11 @@ class Driver:
         return out
 
     def give_up(self, error: Exception) -> None:
-        """After an error of this pack: the worker cannot be trusted, the run is local."""
+        """After an error of this pack: no worker can be trusted, the run is local."""
         log.debug("sharing failed", exc_info=error)
         self._broken = True
         reason = f"a fault of this pack, {type(error).__name__}: {error}"
-        if self._lease is not None:
-            self._lease.give_up(ProtocolError(reason))
+        self._crew.give_up(ProtocolError(reason))
         self._stay_local(reason)
 
     def _shared(self, call: Call) -> Outputs:
@@ -124,8 +121,8 @@ class Driver:
             out = self._given(call, {}, *step.both())
         else:
             step, out = self._made(call, step, taking)
-        if self._lease is not None and step.record.step == self.report.total - 1:
-            self._lease.check_unchanged()
+        if step.record.step == self.report.total - 1:
+            self._crew.check_unchanged()
         step.record.seconds = time.monotonic() - began
         self.report.steps.append(step.record)
         self._watcher.stepped(self.report)
@@ -145,23 +142,17 @@ class Driver:
         try:
             out, kept = execution.carried_out(plan)
         except Inseparable:
-            if self._lease is not None:
-                keep_together(self._lease, call, self.report)
+            self._crew.keep_together(call.x.shape, self.report)
             out, kept = execution.carried_out(division.alone(call.branches))
         self._learn(call, step, taking, out, kept)
         return step, out
 
     def _execution(self, plan: Plan, call: Call, step: Step, taking: Taking) -> Execution:
-        rest = call, step, taking, self.report, self._cancelled, self._stay_local
-        part = plan[0].part
-        if self._tokens is None or taking.lease is None or not (part.tokens or part.recorded):
+        rest = call, step, taking, self._crew, self.report, self._cancelled, self._stay_local
+        part, other = plan[0].part, taking.leases.get(plan[-1].device)
+        if self._tokens is None or other is None or not (part.tokens or part.recorded):
             return Execution(*rest)
-        return TokenExecution(self._tokens, taking.lease, *rest)
-
-    def _worth_asking(self, branches: int, batch: int, pipeline: Pipeline | None) -> bool:
-        """Whether a worker has something to do in such an evaluation."""
-        several = branches > 1 or division.pictures_pay(branches, batch)
-        return several or pipeline is not None or self._tokens is not None
+        return TokenExecution(self._tokens, other, *rest)
 
     def _decide(self, call: Call) -> tuple[Step, Taking]:
         """What this evaluation is to be, and who takes part."""
@@ -171,96 +162,59 @@ class Driver:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):
             pipeline = None
-        worth = self._worth_asking(count, call.pictures, pipeline)
-        lease = self._checked_lease(call) if worth else None
+        other_ways = pipeline is not None or self._tokens is not None
+        worth = dividing.worth_asking(count, call.pictures, other_ways)
+        crew = self._checked_crew(call) if worth else Crew()
         answer = None
-        if lease is None:
+        if not crew.leases:
             pipeline = None
         elif self._pipeline is not None:
-            answer = self._pipeline.take_in(lease, call.x)
+            answer = self._pipeline.take_in(call.x)
         if pipeline is not None:
             pipeline.follow(call)
         step = self._course.begin(call.x, call.sigma, call.prompts) if on_course else Step.aside()
         if answer is not None:
             step.record.worker_seconds, step.record.waited_seconds = answer.seconds, answer.waited
-        if lease is None:
-            return step, Taking(None, None, apart=False)
         wait, self._wait_seconds = self._wait_seconds, 0.0
-        ready = lease.ready(wait)
-        step.record.waiting = not ready and not lease.gone
-        return step, Taking(lease if ready else None, pipeline, apart(lease, self.report))
+        ready = crew.ready(dividing.of_use(count, call.pictures, pipeline is not None), wait)
+        step.record.waiting = not ready and bool(crew.leases) and not crew.gone
+        return step, Taking(ready, pipeline if ready else None, crew.apart(self.report))
 
-    def _own_lease(self) -> Lease | None:
+    def _hired(self) -> Crew:
         if not self._rented:
             self._rented = True
             try:
-                self._lease = self._rent()
+                self._crew = Crew(self._rent())
             except NotPartitionable as error:
                 self._stay_local(str(error))
-        return self._lease
+        return self._crew
 
-    def _checked_lease(self, call: Call) -> Lease | None:
-        """None where this evaluation must be the framework's own."""
-        lease = self._own_lease()
+    def _checked_crew(self, call: Call) -> Crew:
+        """Without anybody where this evaluation must be the framework's own."""
+        crew = self._hired()
         try:
-            if lease is not None:
+            if crew.leases:
                 call.check()
         except NotYet:
-            return None
+            return Crew()
         except NotPartitionable as error:
             self._stay_local(str(error))
-            return None
-        return lease
+            return Crew()
+        return crew
 
     def _divide(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Plan]:
-        pipeline, lease = taking.pipeline, taking.lease
-        device = HERE if lease is None else WORKER
-        sure = lease is not None and lease.likeness.seen(call.x.shape)
+        pipeline = taking.pipeline
         if isinstance(step, PipelinedStep):
-            plan = None
-            if pipeline is not None and sure:
-                plan = pipeline.plan(call, step, device)
+            plan, first = None, next(iter(taking.leases.items()), None)
+            if pipeline is not None and first is not None:
+                device, lease = first
+                if lease.likeness.seen(call.x.shape):
+                    plan = pipeline.plan(call, step, device)
             if plan is not None:
                 return step, plan
             step = step.in_full()
-        if not taking.apart:
-            return step, division.alone(call.branches)
-        if self._by_picture(call, taking):
-            seen = self._lease is not None and self._lease.likeness.seen(
-                call.x.shape, by_picture=True
-            )
-            divided = division.by_picture if seen else division.to_compare_pictures
-            return step, divided(call.branches, device, call.pictures)
-        if len(call.branches) == 1 and pipeline is None:
-            return step, self._of_one_branch(call, lease, device)
-        turned = pipeline is not None and pipeline.turned(call)
-        if lease is not None and not sure:
-            return step, division.to_compare(call.branches, device, turned)
         keep = None if pipeline is None else pipeline.keeps(step)
-        return step, division.by_branch(call.branches, device, turned, keep)
-
-    def _of_one_branch(self, call: Call, lease: Lease | None, device: int) -> Plan:
-        """By tokens, where that is possible and pays."""
-        if self._tokens is None or lease is None:
-            return division.alone(call.branches)
-        obstacle, (branch,) = lease.likeness.undivided(call.form), call.branches
-        if obstacle is not None:
-            self.report.note(obstacle)
-            return division.alone(call.branches)
-        if not lease.likeness.divides(call.form):
-            return division.to_record(branch, device)
-        return division.by_tokens(branch, device, lease.holdings.bounds)
-
-    def _by_picture(self, call: Call, taking: Taking) -> bool:
-        """Whether the batch is divided: not before it was seen that this gives the same."""
-        lease, shape = self._lease, call.x.shape
-        pays = division.pictures_pay(len(call.branches), call.pictures)
-        if lease is None or taking.pipeline is not None or not pays:
-            return False
-        if not lease.likeness.separable(shape):
-            self.report.note(INSEPARABLE)
-            return False
-        return taking.lease is not None or lease.likeness.seen(shape, by_picture=True)
+        return step, dividing.in_full(call, taking, self._crew, self.report, keep, self._tokens)
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None
@@ -273,7 +227,8 @@ class Driver:
             return
         boundaries = None
         if taking.pipeline is not None:
-            boundaries = taking.pipeline.saw(self._lease, kept)
+            lease = next(iter(taking.leases.values()), None)
+            boundaries = taking.pipeline.saw(lease, kept)
         denoised = [call.denoised(out[place]) for place in call.branches]
         shift = step.finish(denoised[0], denoised[1] if len(denoised) > 1 else None, boundaries)
         if shift is not None:
@@ -303,7 +258,7 @@ class Driver:
         self._course.close()
         obstacle = self._course.obstacle
         if pipeline is not None:
-            pipeline.finish(self._lease)
+            pipeline.finish()
             report.cut = pipeline.cut_name
             obstacle = obstacle or pipeline.obstacle
         if obstacle and not report.pipelined and not report.forecast:

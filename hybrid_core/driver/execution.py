@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,18 +12,17 @@ import torch
 from hybrid_core.course.steps import Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import Plan, Share
+from hybrid_core.driver.crew import Crew
+from hybrid_core.driver.division import HERE, Plan, Share
 from hybrid_core.driver.pipeline import Early, Pipeline
 from hybrid_core.errors import HybridError, NotPartitionable
 from hybrid_core.machine.settled import settled
 from hybrid_core.stages.staging import Boundaries, Each
 from hybrid_core.telling.report import Report
-from hybrid_core.workers.contract import Part
+from hybrid_core.workers.contract import Answer, Part
 from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
-WORKER = 0
-INSEPARABLE = "this network's pictures of one batch depend on each other"
 Tensor = torch.Tensor
 Outputs = dict[int, Tensor]  # by branch
 Asked = dict[Share, int | None]  # the others' shares and their requests; None: it stays here
@@ -33,7 +32,7 @@ Asked = dict[Share, int | None]  # the others' shares and their requests; None: 
 class Taking:
     """Who takes part in one evaluation."""
 
-    lease: Lease | None  # the worker's, when it is ready
+    leases: Mapping[int, Lease]  # by device, of the workers that are ready
     pipeline: Pipeline | None  # while there is a Parallelism stage
     apart: bool  # whether this process evaluates its branches one by one when it evaluates them all
 
@@ -63,20 +62,6 @@ def first_picture(part: Part) -> int:
     return 0 if part.pictures is None else part.pictures.first
 
 
-def apart(lease: Lease, report: Report) -> bool:
-    """Whether this process evaluates as the worker would: then a run's numbers are the same, bit
-    for bit, whether the worker took part from the first step, from a later one, or died on the way.
-    A run that has given up before it shared anything is the framework's own.
-    """
-    return not lease.gone or report.shared > 0
-
-
-def keep_together(lease: Lease, call: Call, report: Report) -> None:
-    """Batches like this one are not divided any more."""
-    lease.likeness.keep_together(call.x.shape)
-    report.note(INSEPARABLE)
-
-
 class Execution:
     """One evaluation; `stay_local` is told why the worker cannot take part in any."""
 
@@ -85,11 +70,13 @@ class Execution:
         call: Call,
         step: Step,
         taking: Taking,
+        crew: Crew,
         report: Report,
         cancelled: type[BaseException],
         stay_local: Callable[[str], None],
     ):
         self._call, self._step, self._taking, self._report = call, step, taking, report
+        self._crew = crew
         self._cancelled, self._stay_local = cancelled, stay_local
 
     def carried_out(self, plan: Plan) -> tuple[Outputs, Boundaries | None]:
@@ -102,8 +89,8 @@ class Execution:
             own = self._evaluate_own(plan[0].part)
             return self._collect(plan[0].part, asked, own)
         except BaseException:
-            if self._taking.lease is not None:
-                self._taking.lease.cancel()  # of a step only: a replica that loads is of use later
+            for lease in self._taking.leases.values():
+                lease.cancel()  # of a step only: a replica that loads is of use later
             raise
 
     def _ask(self, plan: Plan) -> Asked:
@@ -111,11 +98,12 @@ class Execution:
 
         When nothing can be sent before anything was shared, the plan becomes the framework's own.
         """
-        call, lease, pipeline = self._call, self._taking.lease, self._taking.pipeline
+        call, pipeline = self._call, self._taking.pipeline
         asked: Asked = {}
         for share in plan[1:]:
+            lease = self._taking.leases.get(share.device)
             number, ahead = None, self._step.ahead if share.early else None
-            if lease is not None and share.device == WORKER:
+            if lease is not None and not lease.gone:
                 branches, pictures = share.part.branches, share.part.pictures
                 if ahead is None:
                     inputs = call.inputs(branches, pictures)
@@ -126,13 +114,13 @@ class Execution:
                 except NotPartitionable as error:
                     self._stay_local(str(error))
                     lease.gone = True
-                if ahead is None and number is None and not apart(lease, self._report):
+                if ahead is None and number is None and not self._crew.apart(self._report):
                     plan[:] = division.alone(call.branches)
                     return {}
             if ahead is None:
                 asked[share] = number
-            elif number is not None and pipeline is not None:
-                pipeline.asked(Early(number, share.part, ahead, self._step.record))
+            elif number is not None and pipeline is not None and lease is not None:
+                pipeline.asked(Early(number, share.part, ahead, self._step.record, lease))
         return asked
 
     def _evaluate_own(self, part: Part) -> Outputs:
@@ -165,47 +153,70 @@ class Execution:
         self, own_part: Part, asked: Asked, own: Outputs
     ) -> tuple[Outputs, Boundaries | None]:
         """All shares' outputs, made here where a device failed, and the kind of the step."""
-        call, record, lease = self._call, self._step.record, self._taking.lease
-        kept, own_seconds, shown = None, record.own_seconds or 0.0, next(iter(own.values()))
-        whole = shown[:1].expand(len(call.x), *shown.shape[1:])  # (B, ...)
-        pieces, helped, theirs = [(own_part, own)], False, None
+        record, shown = self._step.record, next(iter(own.values()))
+        whole = shown[:1].expand(len(self._call.x), *shown.shape[1:])  # (B, ...)
+        done, kept, helped = [(HERE, own_part, own)], None, False
+        theirs: list[tuple[Lease, int, Tensor]] = []
         for share, number in asked.items():
-            part, answer = share.part, None
-            if lease is not None and number is not None:
-                answer = lease.collect(number, part, whole, own_seconds)
-            if answer is not None:
-                record.worker_seconds, record.waited_seconds = answer.seconds, answer.waited
+            part, answer = share.part, self._answer(share, number, whole)
             if share.compared:
-                theirs = None if answer is None else answer.outputs[0]
+                if answer is not None:
+                    lease = self._taking.leases[share.device]
+                    theirs.append((lease, part.branches[0], answer.outputs[0]))
             elif answer is None:
-                pieces.append((part, self._evaluated(part)))
+                done.append((HERE, part, self._evaluated(part)))
             else:
-                helped, kept = True, answer.boundaries
-                pieces.append((part, dict(zip(part.branches, answer.outputs, strict=True))))
-                if self._taking.pipeline is not None:
-                    self._taking.pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
-        out, pictures = joined(pieces), own_part.pictures
-        if theirs is not None and lease is not None:
-            helped = record.compared = self._compare(lease, out, theirs, by_picture=bool(pictures))
-        if helped and pictures is not None:
-            record.kind, record.share = "shared", pictures.count / pictures.batch
-        elif len(call.branches) == 1:
+                helped, kept = True, kept or answer.boundaries
+                outputs = dict(zip(part.branches, answer.outputs, strict=True))
+                done.append((share.device, part, outputs))
+                self._measure(share, own_part, answer)
+        out = joined((part, outputs) for _, part, outputs in done)
+        for device, part, _ in done:
+            record.loads[device] = record.loads.get(device, 0.0) + part.forwards
+        for lease, branch, output in theirs:
+            alike = self._compare(lease, out, branch, output, own_part.pictures is not None)
+            record.compared = alike or record.compared
+        helped, record.share = helped or record.compared, own_part.forwards / len(out)
+        if helped and any(part.pictures is not None for _, part, _ in done):
+            record.kind = "shared"
+        elif len(out) == 1:
             record.kind = "single"
         else:
             record.kind = "exact" if helped else "local"
         return out, kept
 
-    def _compare(self, lease: Lease, out: Outputs, theirs: Tensor, by_picture: bool) -> bool:
-        """Whether the first branch of `out` is `theirs`, the worker's of the whole batch.
+    def _answer(self, share: Share, number: int | None, whole: Tensor) -> Answer | None:
+        lease, record = self._taking.leases.get(share.device), self._step.record
+        if lease is None or number is None:
+            return None
+        answer = lease.collect(number, share.part, whole, record.own_seconds or 0.0)
+        if answer is not None:
+            record.worker_seconds = max(answer.seconds, record.worker_seconds or 0.0)
+            record.waited_seconds = answer.waited + (record.waited_seconds or 0.0)
+        return answer
+
+    def _measure(self, share: Share, own_part: Part, answer: Answer) -> None:
+        """How fast that device is beside this process."""
+        own_seconds, pipeline = self._step.record.own_seconds or 0.0, self._taking.pipeline
+        own, theirs = own_seconds / own_part.forwards, answer.seconds / share.part.forwards
+        if own > 0 and theirs > 0:
+            self._taking.leases[share.device].holdings.paces.append(theirs / own)
+        if pipeline is not None:
+            pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
+
+    def _compare(
+        self, lease: Lease, out: Outputs, branch: int, theirs: Tensor, by_picture: bool
+    ) -> bool:
+        """Whether this branch of `out` is `theirs`, a worker's of the whole batch.
 
         When a division by picture is what makes the difference, `out` becomes the framework's own.
         """
-        call, first = self._call, next(iter(out))
+        call = self._call
         if not by_picture:
-            return lease.compare(out[first], theirs, call.x.shape)
-        if lease.likeness.same_in_parts(out[first], theirs, call.x.shape):
+            return lease.compare(out[branch], theirs, call.x.shape)
+        if lease.likeness.same_in_parts(out[branch], theirs, call.x.shape):
             return True
         out |= self._evaluated(Part(tuple(call.branches)))
-        if lease.compare(out[first], theirs, call.x.shape):
-            keep_together(lease, call, self._report)
+        if lease.compare(out[branch], theirs, call.x.shape):
+            self._crew.keep_together(call.x.shape, self._report)
         return False

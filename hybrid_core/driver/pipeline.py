@@ -32,6 +32,7 @@ class Early:
     part: Part
     ahead: Ahead
     beside: StepRecord  # of the step whose stage B runs meanwhile
+    lease: Lease
 
 
 class Pipeline:
@@ -65,13 +66,13 @@ class Pipeline:
             except NotSplittable as error:
                 self.obstacle = str(error)
 
-    def take_in(self, lease: Lease | None, like: Tensor) -> Answer | None:
+    def take_in(self, like: Tensor) -> Answer | None:
         """Features that the worker made meanwhile, before anything else is asked of it."""
         early, self._early = self._early, None
-        if early is None or lease is None or lease.gone:
+        if early is None or early.lease.gone:
             return None
         own_seconds = early.beside.own_seconds or 0.0
-        answer = lease.collect(early.number, early.part, like, own_seconds)
+        answer = early.lease.collect(early.number, early.part, like, own_seconds)
         if answer is None:
             return None
         boundaries = self._named(answer.boundaries or {})
@@ -158,8 +159,8 @@ class Pipeline:
             self._staging = boundaries = None  # with what it holds
         return boundaries or None
 
-    def finish(self, lease: Lease | None) -> None:
+    def finish(self) -> None:
         """The run is over, however it ended: what is under way is not wanted."""
         early, self._early = self._early, None
-        if early is not None and lease is not None:
-            lease.cancel()
+        if early is not None:
+            early.lease.cancel()

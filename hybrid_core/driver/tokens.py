@@ -11,8 +11,9 @@ from torch import nn
 from hybrid_core.course.steps import Step
 from hybrid_core.driver import division
 from hybrid_core.driver.call import Call
-from hybrid_core.driver.division import Plan
-from hybrid_core.driver.execution import WORKER, Execution, Outputs, Taking
+from hybrid_core.driver.crew import Crew
+from hybrid_core.driver.division import HERE, Plan
+from hybrid_core.driver.execution import Execution, Outputs, Taking
 from hybrid_core.errors import NotSplittable, WorkerError
 from hybrid_core.machine.settled import settled
 from hybrid_core.stages.plan import SAME_SPEED
@@ -92,11 +93,12 @@ class TokenExecution(Execution):
         call: Call,
         step: Step,
         taking: Taking,
+        crew: Crew,
         report: Report,
         cancelled: type[BaseException],
         stay_local: Callable[[str], None],
     ):
-        super().__init__(call, step, taking, report, cancelled, stay_local)
+        super().__init__(call, step, taking, crew, report, cancelled, stay_local)
         self._sharing, self._lease, self._record = sharing, lease, step.record
 
     def carried_out(self, plan: Plan) -> tuple[Outputs, Boundaries | None]:
@@ -108,6 +110,8 @@ class TokenExecution(Execution):
             self._lease.cancel()
             raise
         self._record.kind = "single" if out is None else "shared"
+        own = 1.0 if out is None else self._record.share
+        self._record.loads = {HERE: own, plan[1].device: 1.0 - own} if own < 1 else {HERE: 1.0}
         return out or self._evaluated(division.alone(self._call.branches)[0].part), None
 
     def _recorded(self, plan: Plan) -> Outputs:
@@ -128,7 +132,8 @@ class TokenExecution(Execution):
             self._refuse(NO_BLOCK)
             return out
         foretell(divider.latest, seconds)
-        by_tokens = self._divided(division.by_tokens(branch[0], WORKER, lease.holdings.bounds))
+        device = share.device
+        by_tokens = self._divided(division.by_tokens(branch[0], device, lease.holdings.bounds))
         if by_tokens is not None:
             (theirs,) = by_tokens.values()
             if lease.likeness.same_by_tokens(ours, theirs, call.form):

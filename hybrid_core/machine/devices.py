@@ -1,8 +1,10 @@
-"""Which device the worker gets: another GPU than the parent's, the one most like it."""
+"""Which devices the workers get: other GPUs than the parent's, those most like it first."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,6 +14,33 @@ from hybrid_core.machine import nvml
 from hybrid_core.machine.nvml import Gpu
 
 NONE = "none"
+BETWEEN = ";"  # two devices that are wished for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Devices for workers, and why others of the machine are none."""
+
+    chosen: tuple[WorkerDevice, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def for_workers(own: torch.device, wish: str | None, program: str = "ComfyUI") -> Choice:
+    """Every device that can stand beside `own`, most like it first.
+
+    wish: DEVICE_VARIABLE's value, several devices with BETWEEN between them; each as `for_worker`
+    takes it. Raises NotPartitionable with the reason when there is none.
+    """
+    if wish:
+        names = list(dict.fromkeys(name.strip() for name in wish.split(BETWEEN) if name.strip()))
+        return Choice(tuple(for_worker(own, name, program) for name in names or [wish]))
+    first = for_worker(own, None, program)
+    gpus, _ = _listed(own, program)
+    mine = next(gpu for gpu in gpus if gpu.uuid == own_gpu(own).uuid)
+    others = [gpu for gpu in gpus if gpu.uuid not in (mine.uuid, first.uuid)]
+    whole = sorted((gpu for gpu in others if not gpu.divided), key=_likeness(mine), reverse=True)
+    divided = {str(gpu): "it is divided (MIG)" for gpu in others if gpu.divided}
+    return Choice((first, *(_device(own, mine, gpu) for gpu in whole)), divided)
 
 
 def for_worker(own: torch.device, wish: str | None, program: str = "ComfyUI") -> WorkerDevice:
@@ -42,24 +71,29 @@ def for_worker(own: torch.device, wish: str | None, program: str = "ComfyUI") ->
         chosen = most_like(mine, gpus)
         if chosen is None:
             raise NotPartitionable(_only_one(program, gpus, all_seen))
+    return _device(own, mine, chosen)
+
+
+def _device(own: torch.device, mine: Gpu, chosen: Gpu) -> WorkerDevice:
     return WorkerDevice(
         str(chosen),
         {VISIBLE: chosen.uuid},
         uuid=chosen.uuid,
         parents_gpu=own_gpu(own).index,
         differs=differs(mine, chosen),
+        pace=mine.speed / chosen.speed if mine.speed and chosen.speed else 1.0,
     )
 
 
 def most_like(own: Gpu, gpus: list[Gpu]) -> Gpu | None:
     """Of the others that are whole: same name, same compute capability, most free memory."""
     others = [gpu for gpu in gpus if gpu.uuid != own.uuid and not gpu.divided]
-    return max(
-        others,
-        key=lambda gpu: (
-            gpu.name == own.name, gpu.capability == own.capability, gpu.free, -gpu.index,
-        ),
-        default=None,
+    return max(others, key=_likeness(own), default=None)
+
+
+def _likeness(own: Gpu) -> Callable[[Gpu], tuple[bool, bool, int, int]]:
+    return lambda gpu: (
+        gpu.name == own.name, gpu.capability == own.capability, gpu.free, -gpu.index,
     )  # fmt: skip
 
 
@@ -135,7 +169,7 @@ def _only_one(program: str, gpus: list[Gpu], all_seen: bool) -> str:
 def _no_such(wish: str, there: str) -> str:
     return (
         f"{DEVICE_VARIABLE} is '{wish}', expected cpu: and core numbers, as in 'cpu:1', '{NONE}', "
-        f"or a GPU of this machine: {there}"
+        f"or a GPU of this machine: {there}; several with '{BETWEEN}' between them"
     )
 
 

@@ -15,6 +15,7 @@ from hybrid_core.errors import NvmlError
 
 LIBRARY = "nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1"
 TEXT_BYTES = 96
+SM_CLOCK = 1
 NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST = 3, 4, 15
 
 
@@ -29,6 +30,7 @@ class Gpu:
     free: int
     capability: tuple[int, int]
     divided: bool = False  # MIG: a process gets one part only
+    speed: float = 0.0  # cores x clock, to be compared with other cards'; 0 where not known
 
     def __str__(self) -> str:
         return f"GPU {self.index}, {self.name}"
@@ -72,13 +74,13 @@ def _gpu(library: Any, index: int) -> Gpu | None:
         )  # fmt: skip
         uuid = _text(library, "nvmlDeviceGetUUID", handle)
         name = _text(library, "nvmlDeviceGetName", handle)
-        divided = _divided(library, handle)
+        divided, speed = _divided(library, handle), _speed(library, handle)
     except NvmlError as error:
         if error.code in (NO_PERMISSION, GPU_IS_LOST):
             return None
         raise
     capability = major.value, minor.value
-    return Gpu(index, uuid, name, memory.total, memory.free, capability, divided)
+    return Gpu(index, uuid, name, memory.total, memory.free, capability, divided, speed)
 
 
 def _divided(library: Any, handle: ctypes.c_void_p) -> bool:
@@ -90,6 +92,19 @@ def _divided(library: Any, handle: ctypes.c_void_p) -> bool:
             return False
         raise
     return bool(current.value)
+
+
+def _speed(library: Any, handle: ctypes.c_void_p) -> float:
+    cores, clock = ctypes.c_uint(), ctypes.c_uint()  # megahertz
+    try:
+        _call(library, "nvmlDeviceGetNumGpuCores", handle, ctypes.byref(cores))
+        _call(
+            library, "nvmlDeviceGetMaxClockInfo", handle, ctypes.c_int(SM_CLOCK),
+            ctypes.byref(clock),
+        )  # fmt: skip
+    except (NvmlError, AttributeError):  # an older driver does not tell
+        return 0.0
+    return float(cores.value * clock.value)
 
 
 def _text(library: Any, function: str, handle: ctypes.c_void_p) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Branches = tuple[int, ...]  # rows of the table, from 0
-MOST_FORWARDS = 4096  # of a step; a larger one is not searched
+FINEST = 256  # columns; a larger batch is divided some pictures at a time
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Rectangle:
     def forwards(self) -> int:
         return len(self.branches) * (self.end - self.first)
 
+    def finer(self, grain: int, pictures: int) -> Rectangle:
+        """The same where each column was `grain` of these pictures, the last one what is left."""
+        return Rectangle(self.branches, self.first * grain, min(self.end * grain, pictures))
+
 
 Division = tuple[Rectangle | None, ...]  # one a device; None: it is left out
 
@@ -54,9 +58,11 @@ def divided(paces: tuple[Pace, ...], branches: int, pictures: int) -> Division:
 
     Among equally quick ones a device takes whole branches sooner than pictures of all branches.
     """
+    grain = -(-pictures // FINEST)
+    if grain > 1:
+        coarse = divided(paces, branches, -(-pictures // grain))
+        return tuple(part and part.finer(grain, pictures) for part in coarse)
     total = branches * pictures
-    if total > MOST_FORWARDS:
-        raise ValueError(f"{total} forward passes in a step, expected {MOST_FORWARDS} at most")
     times = sorted({pace.seconds(n) for pace in paces for n in range(1, total + 1)})
     low, high = 0, len(times) - 1  # the last one is always enough
     while low < high:

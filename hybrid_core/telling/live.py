@@ -130,7 +130,7 @@ class LiveRun:
             "total": report.total, "mode": report.mode, "tolerance": report.tolerance,
             "status": report.status, "reasons": list(report.reasons), "cut": report.cut,
             "unshortened": report.unshortened, "waiting": report.waiting,
-            "ideal": number(report.ideal), "ratio": number(report.ratio),
+            "ideal": number(report.ideal), "ratio": number(report.ratio), "who": report.who,
             "seconds": number(self._seconds),
         }  # fmt: skip
 

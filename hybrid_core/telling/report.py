@@ -33,12 +33,28 @@ class StepRecord:
     worker_seconds: float | None = None  # the worker's
     waited_seconds: float | None = None  # for the worker
     divides: str = "pictures"  # what a shared step divides: pictures, or tokens
-    share: float = 0.5  # of them, this process's
+    share: float = 0.5  # of the step, what `own_seconds` were for
     gathers: int = 0  # exchanges inside the forward pass
     gathered_bytes: int = 0  # sent and received by them
     gathered_seconds: float | None = None  # in them, waiting for the other device included
+    # forward passes of the whole batch by device: -1 this process, workers from 0
+    loads: dict[int, float] = field(default_factory=dict)
     compared: bool = False  # both devices evaluated one branch, and it came out equal
     waiting: bool = False  # the worker was not ready yet
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """Forward passes of the whole batch, of a step in full: all of them, and the most that one
+        device made.
+        """
+        if self.kind in ("pipelined", "forecast"):
+            return 0.0, 0.0
+        if self.loads:
+            return sum(self.loads.values()), max(self.loads.values())
+        shared = 1.0, 1.0 if self.compared else max(self.share, 1.0 - self.share)
+        return {"exact": (2.0, 1.0), "shared": shared, "local": (2.0, 2.0)}.get(
+            self.kind, (1.0, 1.0)
+        )
 
     @property
     def added_seconds(self) -> float | None:
@@ -61,6 +77,7 @@ class Report:
     data_plane: str | None = None  # how tensors travelled
     data_plane_reason: str | None = None  # why not in a better way
     cut: str | None = None  # the last block of stage A
+    devices: list[str] = field(default_factory=list)  # that may take part, this process's first
     reasons: list[str] = field(default_factory=list)  # why something ran on one device
     unshortened: str | None = None  # why no step was, where the mode could have
     steps: list[StepRecord] = field(default_factory=list)  # that are over
@@ -141,13 +158,28 @@ class Report:
         return (found[0], found[-1] + 1) if found else None
 
     @property
+    def who(self) -> list[dict[str, Any]]:
+        """Who did how much of the run's forward passes, of the devices that did something."""
+        done = dict.fromkeys(range(-1, len(self.devices) - 1), 0.0)
+        for step in self.steps:
+            for device, forwards in step.loads.items():
+                half = 0.5 if step.kind == "pipelined" else 1.0
+                done[device] = done.get(device, 0.0) + half * forwards
+                if step.kind == "pipelined":
+                    done[0] = done.get(0, 0.0) + half * forwards
+        total = sum(done.values())
+        return [
+            {"device": name, "share": round(done[number - 1] / total, 3)}
+            for number, name in enumerate(self.devices)
+            if done[number - 1]
+        ]
+
+    @property
     def ideal(self) -> float:
         """How many times as fast as one device by counting forwards, links and joins left out."""
-        serial = 2 * (self.partitioned + self.local) + self.single + self.divided
-        taken = self.partitioned + 2 * self.local + self.single + PIPELINED_COST * self.pipelined
-        taken += sum(step.kind == "exact" and step.compared for step in self.steps)
-        for step in self.of("shared"):
-            taken += 1.0 if step.compared else max(step.share, 1.0 - step.share)
+        work = [step.work for step in self.steps]
+        serial, taken = sum(one for one, _ in work), sum(most for _, most in work)
+        taken += PIPELINED_COST * self.pipelined
         both = 2 if self.partitioned or self.local else 1
         return (serial + both * (self.pipelined + self.forecast)) / taken if taken else 1.0
 
@@ -157,11 +189,11 @@ class Report:
 
         Of the model's evaluations, not of the whole prompt. None while that is not known.
         """
-        branches = [s.own_seconds for s in self.of("exact") if s.own_seconds]
+        branches = [s.own_seconds / s.share for s in self.of("exact") if s.own_seconds]
         parts = [s.own_seconds / s.share for s in self.of("shared") if s.own_seconds]
         alone = parts or [s.seconds for s in self.of("local") or self.of("single")]
         if branches:
-            serial = 2 * sum(branches) / len(branches)
+            serial = sum(branches) / len(branches)
         elif alone:
             serial = sum(alone) / len(alone)
         else:
@@ -261,6 +293,8 @@ class Report:
             "single": self.single,
             "waiting": self.waiting,
             "cut": self.cut,
+            "devices": list(self.devices),
+            "who": self.who,
             "data_plane": self.data_plane,
             "data_plane_reason": self.data_plane_reason,
             "ms": self.milliseconds,

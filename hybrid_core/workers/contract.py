@@ -78,6 +78,12 @@ class Part:
         nothing = self.upto is not None or (self.tokens is not None and self.tokens.place > 0)
         return 0 if nothing else len(self.branches)
 
+    @property
+    def forwards(self) -> float:
+        """How many forward passes of the whole batch it is worth."""
+        pictures = self.pictures
+        return len(self.branches) * (1.0 if pictures is None else pictures.count / pictures.batch)
+
 
 @dataclass(frozen=True)
 class Answer:

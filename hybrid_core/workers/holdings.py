@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from hybrid_core.machine.contents import Contents
 from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.stages.tokens import Plans
 from hybrid_core.workers.contract import Worker
+
+PACES_KEPT = 5
 
 
 class Loading(NamedTuple):
@@ -59,6 +61,8 @@ class Holdings:
         default_factory=weakref.WeakKeyDictionary
     )
     bounds: tuple[int, ...] = (0, WHOLE // 2, WHOLE)  # of tokens, by the devices' speeds
+    # seconds of a forward pass there, for one here, of the latest steps that both measured
+    paces: deque[float] = field(default_factory=lambda: deque(maxlen=PACES_KEPT))
 
     @property
     def up_to_date(self) -> bool:
@@ -85,3 +89,4 @@ class Holdings:
             self.epoch = self.worker.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
             self.contexts, self.compared, self.undivided = OrderedDict(), {}, {}
+            self.paces.clear()

@@ -27,8 +27,13 @@ Tensor = torch.Tensor
 class InlineWorker:
     """What it is given is copied, as another process would see it."""
 
-    def __init__(self, make_models: Callable[[], Models], settings: Settings = DEFAULTS):
-        self.device, self.settings, self.lock = DEVICE, settings, threading.RLock()
+    def __init__(
+        self,
+        make_models: Callable[[], Models],
+        settings: Settings = DEFAULTS,
+        device: WorkerDevice = DEVICE,
+    ):
+        self.device, self.settings, self.lock = device, settings, threading.RLock()
         self.epoch, self.pid = 0, None
         self.last_error: str | None = None
         self.started_at = self.last_used = time.monotonic()

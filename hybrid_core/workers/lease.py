@@ -53,7 +53,8 @@ class Lease:
         self._load_seconds = tuning.load_seconds or settings.load_seconds
         self._step_seconds = tuning.step_seconds or settings.step_seconds
         self._plane = tuning.data_plane
-        self.gone = False  # whether the rest of the run is this process's alone
+        self.gone = False  # whether the rest of the run goes on without it
+        self.has_company = False  # whether the run has other workers
         self._epoch: int | None = None  # of the worker that this run began with
         self.likeness = Likeness(holdings, source)
 
@@ -267,9 +268,11 @@ class Lease:
             self.worker.cancel()
 
     def give_up(self, error: Exception) -> None:
-        """The rest of this run is local."""
+        """The rest of this run goes on without this worker."""
         self.gone = True
-        reason = f"evaluated in this process alone: {error}"
+        alone = "evaluated in this process alone"
+        how = f"without {self.worker.device.label}" if self.has_company else alone
+        reason = f"{how}: {error}"
         self._report.reasons.append(reason)
         log.warning("%s", reason)
         settle(self.worker, error)

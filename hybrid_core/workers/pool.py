@@ -1,15 +1,15 @@
-"""From devices to workers: one worker today, made on first use and kept between runs."""
+"""From devices to workers: made on first use, kept between runs, those of most use first."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from hybrid_core.config import Settings
-from hybrid_core.errors import WorkerError, WorkerTimeout
+from hybrid_core.config import Settings, Tuning
+from hybrid_core.errors import NotPartitionable, WorkerError, WorkerTimeout
 from hybrid_core.workers.contract import Worker, settle
 from hybrid_core.workers.holdings import Holdings
 
@@ -17,49 +17,67 @@ STATUS_SECONDS = 2.0
 STOP_SECONDS = 2.0  # for a run's request that is under way
 
 
-class Pool:
-    """Makes workers, starts and ends them, and says how they are."""
+def allowed(every: Sequence[Holdings], tuning: Tuning) -> Sequence[Holdings]:
+    """Of the workers that a run may have. Raises NotPartitionable when it may have none."""
+    if tuning.most_devices == 1:
+        raise NotPartitionable("Hybrid Options allows one GPU")
+    return every[: tuning.most_devices - 1] if tuning.most_devices else every
 
-    def __init__(self, settings: Settings, make: Callable[[Settings], Worker]):
-        """make: raises NotPartitionable when there is no device for a worker."""
+
+class Pool:
+    """Makes workers, starts and ends them, and says how they are. Workers are told by number."""
+
+    def __init__(self, settings: Settings, make: Callable[[Settings], Sequence[Worker]]):
+        """make: one or more workers; raises NotPartitionable when there is no device for any."""
         self.settings = settings
         self.active_runs = 0
         self._make = make
         self._making = threading.Lock()  # a button and a prompt may ask at once
-        self._holdings: Holdings | None = None
+        self._every: list[Holdings] = []
 
-    def holdings(self) -> Holdings:
-        """Of the worker. Raises NotPartitionable when there is no second device."""
+    def every(self) -> list[Holdings]:
+        """Of all workers. Raises NotPartitionable when there is no second device."""
         with self._making:
-            if self._holdings is None:
-                self._holdings = Holdings(self._make(self.settings))
-            return self._holdings
+            if not self._every:
+                self._every = [Holdings(worker) for worker in self._make(self.settings)]
+            return self._every
+
+    def holdings(self, number: int = 0) -> Holdings:
+        """Raises NotPartitionable when there is no such device."""
+        every = self.every()
+        if not 0 <= number < len(every):
+            raise NotPartitionable(f"there is no worker {number}, expected 0 to {len(every) - 1}")
+        return every[number]
+
+    @property
+    def made(self) -> list[Holdings]:
+        """Of the workers that were made so far; none is made for this."""
+        return self._every
 
     @property
     def worker(self) -> Worker | None:
-        return None if self._holdings is None else self._holdings.worker
-
-    @property
-    def replica_name(self) -> str | None:
-        """Class of the model that the worker holds."""
-        return None if self._holdings is None else self._holdings.replica_name
+        """The first one."""
+        return self._every[0].worker if self._every else None
 
     def model_gone(self, base_key: str) -> None:
-        """The parent let go of a model; the worker is told before its next load."""
-        if self._holdings is not None:
-            self._holdings.to_forget.append(base_key)
+        """The parent let go of a model; the workers are told before their next load."""
+        for holdings in self._every:
+            holdings.to_forget.append(base_key)
 
-    def start(self) -> None:
-        """Start the worker without a model. Raises NotPartitionable, WorkerFailed."""
-        worker = self.holdings().worker
+    def start(self, number: int = 0) -> None:
+        """Start a worker without a model. Raises NotPartitionable, WorkerFailed."""
+        worker = self.holdings(number).worker
         with worker.lock:
             worker.start()
 
-    def stop(self) -> None:
-        """End the worker, also one that does not answer. The next run starts another one."""
-        holdings = self._holdings
-        if holdings is None:
-            return
+    def stop(self, number: int | None = None) -> None:
+        """End a worker or all, also one that does not answer. The next run starts another one."""
+        every = self._every if number is None else self._every[number : number + 1]
+        for holdings in every:
+            self._stop(holdings)
+
+    @staticmethod
+    def _stop(holdings: Holdings) -> None:
         worker = holdings.worker
         if not worker.lock.acquire(timeout=STOP_SECONDS):
             worker.abandon()
@@ -70,10 +88,12 @@ class Pool:
         finally:
             worker.lock.release()
 
-    def state(self) -> str:
-        """Of the worker: none, starting, ready or busy."""
-        worker = self.worker
-        if worker is None or not worker.alive:
+    def state(self, number: int = 0) -> str:
+        """Of a worker: none, starting, ready or busy."""
+        if number >= len(self._every):
+            return "none"
+        worker = self._every[number].worker
+        if not worker.alive:
             return "none"
         if worker.start_seconds is None and not self._came_up(worker):
             return "starting"
@@ -88,10 +108,13 @@ class Pool:
                 settle(worker, error)
                 return False
 
-    def status(self) -> dict[str, Any]:
-        """What the worker says of itself; empty while it has something else to do."""
-        holdings, worker = self._holdings, self.worker
-        if holdings is None or worker is None or not worker.lock.acquire(blocking=False):
+    def status(self, number: int = 0) -> dict[str, Any]:
+        """What a worker says of itself; empty while it has something else to do."""
+        if number >= len(self._every):
+            return {}
+        holdings = self._every[number]
+        worker = holdings.worker
+        if not worker.lock.acquire(blocking=False):
             return {}
         used = worker.last_used  # being looked at is not being used
         try:
@@ -108,9 +131,9 @@ class Pool:
             worker.last_used = used
             worker.lock.release()
 
-    def unused_seconds(self) -> float | None:
-        """Since the worker was asked something; None while it works or there is none."""
-        worker = self.worker
+    def unused_seconds(self, number: int = 0) -> float | None:
+        """Since a worker was asked something; None while it works or there is none."""
+        worker = self._every[number].worker if number < len(self._every) else None
         if worker is None or not worker.alive or self.active_runs:
             return None
         return time.monotonic() - worker.last_used

@@ -124,7 +124,7 @@ def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
     sample(model.model, "mmdit", steps=1)
     host = session.worker
     wait_until(
-        lambda: session._holdings.loading and host.replied(session._holdings.loading.number), 60
+        lambda: session.holdings().loading and host.replied(session.holdings().loading.number), 60
     )
     pid = host.pid
     assert overview(session)["worker"]["state"] == "ready"

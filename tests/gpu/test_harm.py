@@ -101,7 +101,7 @@ class Narrow(Session):
 
     @staticmethod
     def device():
-        device = Session.device()
+        device = Session.devices().chosen[0]
         share = WORKERS_BYTES / torch.cuda.mem_get_info()[1]
         limit = {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{share:.6f}"}
         return replace(device, environment={**device.environment, **limit})

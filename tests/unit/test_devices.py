@@ -77,6 +77,15 @@ class Library:
         major._obj.value, minor._obj.value = self._gpu(handle).capability
         return 0
 
+    def nvmlDeviceGetNumGpuCores(self, handle, cores):
+        cores._obj.value = int(self._gpu(handle).speed // 1000)
+        return 0 if self._gpu(handle).speed else nvml.NOT_SUPPORTED
+
+    def nvmlDeviceGetMaxClockInfo(self, handle, kind, clock):
+        assert kind.value == nvml.SM_CLOCK
+        clock._obj.value = 1000
+        return 0
+
     def nvmlDeviceGetUUID(self, handle, buffer, size):
         assert size.value == len(buffer)
         buffer.value = self._gpu(handle).uuid.encode()
@@ -282,8 +291,39 @@ def test_a_wish_that_cannot_be_met_says_what_there_is(stage, wish):
     assert refused(OWN, wish) == (
         f"HYBRID_KSAMPLER_DEVICE is '{wish}', expected cpu: and core numbers, as in 'cpu:1', "
         f"'none', or a GPU of this machine: cuda:0 or {gpus[0].uuid} (NVIDIA 3090); "
-        f"cuda:1 or {gpus[1].uuid} (NVIDIA 4090)"
+        f"cuda:1 or {gpus[1].uuid} (NVIDIA 4090); several with ';' between them"
     )
+
+
+def test_all_others_are_workers_those_most_like_the_parents_first(stage):
+    gpus = machine("4090", "3090", "4090", "4080", "A100")
+    gpus[4] = replace(gpus[4], divided=True)
+    stage(gpus)
+    choice = devices.for_workers(OWN, None)
+    assert [device.uuid for device in choice.chosen] == [gpus[i].uuid for i in (2, 3, 1)]
+    assert choice.left_out == {"GPU 4, NVIDIA A100": "it is divided (MIG)"}
+    assert [device.differs is None for device in choice.chosen] == [True, False, False]
+
+
+def test_a_list_of_wishes_is_taken_in_its_order(stage):
+    gpus = machine("4090", "3090", "4090")
+    stage(gpus)
+    choice = devices.for_workers(OWN, f"cuda:1; {gpus[2].uuid};cpu:1,2;cuda:1")
+    assert [device.uuid for device in choice.chosen] == [gpus[1].uuid, gpus[2].uuid, None]
+    assert choice.chosen[2].cores == (1, 2)
+    with pytest.raises(NotPartitionable, match="'cuda:7'"):
+        devices.for_workers(OWN, "cuda:1;cuda:7")
+    for wish in ("none", " ", ";"):
+        with pytest.raises(NotPartitionable):
+            devices.for_workers(OWN, wish)
+
+
+def test_a_slower_card_is_known_by_its_cores_and_clock(stage):
+    gpus = machine("4090", "3090", "3090")
+    for at, speed in ((0, 4e7), (1, 1e7), (2, 0.0)):
+        gpus[at] = replace(gpus[at], speed=speed)
+    stage(gpus)
+    assert [device.pace for device in devices.for_workers(OWN, None).chosen] == [4.0, 1.0]
 
 
 @pytest.mark.parametrize("wish", ["cpu", "cpu:", "cpu:a", "cpu:-1"])

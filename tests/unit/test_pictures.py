@@ -7,7 +7,7 @@ import torch
 from tensors import relative
 from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
 
-from hybrid_core.driver.execution import INSEPARABLE
+from hybrid_core.driver.crew import INSEPARABLE
 from hybrid_core.errors import ProtocolError, WorkerDied, WorkerFailed
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.contract import Part, Pictures

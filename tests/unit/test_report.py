@@ -40,9 +40,10 @@ def divided():
     made = Report("exact", total=4)
     times = {"own_seconds": 0.020, "worker_seconds": 0.010, "waited_seconds": 0.001}
     for number in range(4):
+        loads = {-1: 2 / 3, 0: 1 / 3} if number else {-1: 1.0}
         made.steps.append(
             StepRecord(number, kind="shared", share=2 / 3, seconds=0.022, compared=not number,
-                       **times)
+                       loads=loads, **times)
         )  # fmt: skip
     return made
 

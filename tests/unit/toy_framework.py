@@ -265,9 +265,14 @@ class Run:
         cfg = 1.0 if one else CFG
         self.course = Course.of(mode, chosen, SIGMAS, True, traced, cfg=cfg)
         self.pipeline = Pipeline(self.course, {}, SHAPE) if mode != "exact" else None
-        self.lease = Lease(holdings, Source(network), tick or (lambda: None), self.report, chosen)
+        every = holdings if isinstance(holdings, list) else [holdings]
+        self.leases = [
+            Lease(one, Source(network), tick or (lambda: None), self.report, chosen)
+            for one in every
+        ]
+        self.lease = self.leases[0]
         self.driver = Driver(
-            self.course, self.pipeline, lambda: self.lease, self.report, Nobody(),
+            self.course, self.pipeline, lambda: self.leases, self.report, Nobody(),
             self.said.append, one, cancelled,
             tokens=TokenSharing(network) if divided else None,
         )  # fmt: skip

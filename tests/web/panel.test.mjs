@@ -91,3 +91,14 @@ test("a model or device that is not there is said so", () => {
   const { parent } = view(state(NONE, { parent: { ...PARENT, model: null, device: null } }));
   assert.deepEqual(values(parent.rows), { Device: "–", Model: "none" });
 });
+
+test("further workers have rows and orders of their own, and what is not used says why", () => {
+  const others = [READY, { ...NONE, device: "GPU 3 C", last_error: "out of memory" }];
+  const { others: shown, left } = view(state(READY, { others, left_out: { "GPU 4, A100": "it is divided" } }));
+  assert.deepEqual(shown.map(({ name }) => name), ["GPU 3", "GPU 4"]);
+  assert.deepEqual(shown[1].can, { start: true, free: false, restart: false });
+  assert.equal(values(shown[1].worker.rows)["Last error"], "out of memory");
+  assert.equal(values(shown[0].worker.rows).State, "ready");
+  assert.deepEqual(left, ["GPU 4, A100 is not used: it is divided."]);
+  assert.deepEqual(view(state(READY)).others, []);
+});

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { course } from "../../web/lib/run/course.mjs";
-import { description, details, sentenceLine, stepWords } from "../../web/lib/run/sentence.mjs";
+import { description, details, sentenceLine, stepWords, whoDid } from "../../web/lib/run/sentence.mjs";
 import { english, kinds, run } from "./runs.mjs";
 
 const told = { words: english(), kinds };
@@ -101,4 +101,11 @@ test("the_text_alternative_tells_stages_and_curve", () => {
   for (const part of ["Full: step 1 to 2", "Shortened: step 3 to 6", "Finish: step 7 to 7", "0.500 at first", "4 full, 3 short steps"]) {
     assert.ok(said.includes(part), `${part} in ${said}`);
   }
+});
+
+test("who did how much names cards without their maker and number", () => {
+  const who = [
+    { device: "NVIDIA GeForce RTX 4090", share: 0.62 }, { device: "GPU 1, NVIDIA GeForce RTX 3060", share: 0.38 },
+  ];
+  assert.equal(whoDid(who), "RTX 4090 62 %, RTX 3060 38 %");
 });

@@ -24,9 +24,9 @@ export class WorkerClient {
     return this.#ask("worker");
   }
 
-  /** Start, free or restart the second process; the state after it. */
-  order(name) {
-    return this.#ask(`worker/${name}`, {});
+  /** Start, free or restart a worker, the first one is 0; the state after it. */
+  order(name, number = 0) {
+    return this.#ask(`worker/${name}?number=${number}`, {});
   }
 
   /** Tell the server how long the second process may be idle; the state after it. */

@@ -1,4 +1,4 @@
-/** What the panel says about the two processes, as plain data. */
+/** What the panel says about the processes, as plain data. */
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const NONE = "–";
@@ -23,41 +23,65 @@ export function span(seconds, words) {
 }
 
 /**
- * state: what GET /hybrid_ksampler/worker answers. Gives {obstacle, idle, said, parent, worker,
- * can}: texts or null; parent and worker are {memory, rows}, rows of {label, value, alarm}; said is
- * what a screen reader is told; can says which of start, free and restart make sense.
+ * state: what GET /hybrid_ksampler/worker answers. Gives {obstacle, idle, left, said, parent, worker,
+ * can, others}: texts or null; parent and worker are {memory, rows}, rows of {label, value, alarm};
+ * said is what a screen reader is told; can says which of start, free and restart make sense; left
+ * has a line for each device that is not used; others are {name, worker, can} of further workers.
  */
 export function content(state, words) {
   const text = (key, values) => words.text(key, values);
-  const row = (key, value) => ({ label: text(`panel.${key}`), value: value || NONE });
-  const { obstacle, parent, worker } = state;
-  const running = worker.state !== "none";
+  const { obstacle, parent, worker, others = [] } = state;
   const condition = text(`panel.state.${worker.state}`);
   return {
     obstacle: obstacle && text("panel.obstacle", { reason: obstacle.replace(/\.$/, "") }),
     idle: text("panel.idle", { time: span(state.idle_seconds, words) }),
+    left: Object.entries(state.left_out ?? {}).map(([device, reason]) =>
+      text("panel.left_out", { device, reason }),
+    ),
     said: [text("panel.said", { state: condition }), worker.last_error].filter(Boolean).join(" "),
     parent: {
       memory: memory(parent, text),
-      rows: [row("device", parent.device), row("model", parent.model ?? text("panel.no_model"))],
-    },
-    worker: {
-      memory: running ? memory(worker, text) : null,
       rows: [
-        row("state", condition),
-        row("device", worker.device),
-        running && row("model", worker.model ?? text("panel.no_model")),
-        running && row("age", span(worker.age_seconds, words)),
-        running && worker.data_plane && row("data_plane", exchange(worker, text)),
-        worker.differs && row("differs", worker.differs),
-        worker.last_error && { ...row("last_error", worker.last_error), alarm: true },
-      ].filter(Boolean),
+        row("device", parent.device, text),
+        row("model", parent.model ?? text("panel.no_model"), text),
+      ],
     },
-    can: {
-      start: !running && !obstacle,
-      free: worker.state === "ready",
-      restart: running && worker.state !== "starting",
-    },
+    worker: process(worker, words),
+    can: orders(worker, obstacle),
+    others: others.map((other, index) => ({
+      name: text("panel.worker.further", { number: index + 3 }),
+      worker: process(other, words),
+      can: orders(other, null),
+    })),
+  };
+}
+
+const row = (key, value, text) => ({ label: text(`panel.${key}`), value: value || NONE });
+
+/** What is said of one worker. */
+function process(worker, words) {
+  const text = (key, values) => words.text(key, values);
+  const running = worker.state !== "none";
+  return {
+    memory: running ? memory(worker, text) : null,
+    rows: [
+      row("state", text(`panel.state.${worker.state}`), text),
+      row("device", worker.device, text),
+      running && row("model", worker.model ?? text("panel.no_model"), text),
+      running && row("age", span(worker.age_seconds, words), text),
+      running && worker.data_plane && row("data_plane", exchange(worker, text), text),
+      worker.differs && row("differs", worker.differs, text),
+      worker.last_error && { ...row("last_error", worker.last_error, text), alarm: true },
+    ].filter(Boolean),
+  };
+}
+
+function orders({ state }, obstacle) {
+  const running = state !== "none";
+  return {
+    start: !running && !obstacle,
+    free: state === "ready",
+    restart: running && state !== "starting",
   };
 }
 

@@ -3,7 +3,9 @@
 const STYLE = new URL("./panel.css", import.meta.url).href;
 const ORDERS = { start: "pi-play", free: "pi-eraser", restart: "pi-refresh" };
 
-/** orders: {start, free, restart}: called with the name. Gives {root, show, fail, busy}. */
+/** orders: {start, free, restart}: called with the name and the worker's number. Gives {root, show,
+ * fail, busy}.
+ */
 export function buildPanel(orders, words) {
   const text = (key) => words.text(key);
   const root = element("section", { class: "hybrid-panel", "aria-label": text("panel.title") });
@@ -12,43 +14,39 @@ export function buildPanel(orders, words) {
   const failure = element("p", { class: "hybrid-note hybrid-alarm", role: "alert" });
   const said = element("p", { class: "hybrid-said", "aria-live": "polite" });
   const idle = element("p", { class: "hybrid-hint" });
+  const left = element("p", { class: "hybrid-hint" });
   const parent = card(text("panel.parent"), text("panel.memory"));
-  const worker = card(text("panel.worker"), text("panel.memory"));
-  const buttons = Object.entries(orders).map(([name, order]) => button(name, order, text));
-  const actions = element("div", { class: "hybrid-actions", role: "group" });
-  actions.setAttribute("aria-label", text("panel.orders"));
-  actions.append(...buttons.map(({ root: one }) => one));
-  worker.root.append(actions, idle);
+  const workers = [workerCard(text("panel.worker"), 0, orders, text)];
   const title = element("h2", {}, text("panel.title"));
-  root.append(style, title, failure, obstacle, parent.root, worker.root, said);
+  workers[0].root.append(idle);
+  root.append(style, title, failure, obstacle, parent.root, workers[0].root, left, said);
   let busy = false;
-  let can = {};
 
-  function enable() {
-    for (const { name, root: one } of buttons) {
-      one.setAttribute("aria-disabled", String(busy || !can[name]));
-    }
-  }
-  for (const { name, root: one, order } of buttons) {
-    one.addEventListener("click", () => {
-      if (one.getAttribute("aria-disabled") !== "true") order(name);
-    });
-  }
   put(obstacle, null);
   put(failure, null);
-  for (const process of [parent, worker]) process.show({ rows: [], memory: null });
-  enable();
+  put(left, null);
+  for (const process of [parent, workers[0]]) process.show({ rows: [], memory: null });
   return {
     root,
     /** Show what content() gives. */
     show(content) {
       put(obstacle, content.obstacle);
       put(idle, content.obstacle ? null : content.idle);
+      put(left, content.left.length ? content.left.join(" ") : null);
       put(said, content.said);
       parent.show(content.parent);
-      worker.show(content.worker);
-      can = content.can;
-      enable();
+      const { worker, can, others } = content;
+      while (workers.length > 1 + others.length) workers.pop().root.remove();
+      for (const [index, { name }] of others.entries()) {
+        if (index + 1 < workers.length) continue;
+        const added = workerCard(name, index + 1, orders, text);
+        workers.at(-1).root.after(added.root);
+        workers.push(added);
+      }
+      for (const [index, one] of [{ worker, can }, ...others].entries()) {
+        workers[index].show(one.worker);
+        workers[index].enable(one.can, busy);
+      }
     },
     /** Say that the server did not answer or refused; null takes it back. */
     fail(sentence) {
@@ -56,9 +54,36 @@ export function buildPanel(orders, words) {
     },
     busy(on) {
       busy = on;
-      enable();
+      for (const worker of workers) worker.enable(worker.can, busy);
     },
   };
+}
+
+/** A card with the buttons of one worker. */
+function workerCard(name, number, orders, text) {
+  const made = card(name, text("panel.memory"));
+  const buttons = Object.entries(orders).map(([key, order]) => button(key, order, text));
+  const actions = element("div", { class: "hybrid-actions", role: "group" });
+  actions.setAttribute("aria-label", text("panel.orders"));
+  actions.append(...buttons.map(({ root: one }) => one));
+  made.root.append(actions);
+  for (const { name: key, root: one, order } of buttons) {
+    one.addEventListener("click", () => {
+      if (one.getAttribute("aria-disabled") !== "true") order(key, number);
+    });
+  }
+  const worker = {
+    ...made,
+    can: {},
+    enable(can, busy) {
+      worker.can = can;
+      for (const { name: key, root: one } of buttons) {
+        one.setAttribute("aria-disabled", String(busy || !can[key]));
+      }
+    },
+  };
+  worker.enable({}, false);
+  return worker;
 }
 
 function button(name, order, text) {

@@ -1,4 +1,4 @@
-/** The sidebar tab with both processes. */
+/** The sidebar tab with the processes. */
 
 import { content } from "./content.mjs";
 import { buildPanel } from "./elements.mjs";
@@ -39,11 +39,11 @@ function open(host, client, words) {
     panel.show(content(state, words));
     if (!refused) panel.fail(null);
   }
-  async function order(name) {
+  async function order(name, number) {
     refused = false;
     panel.busy(true);
     try {
-      show(await client.order(name));
+      show(await client.order(name, number));
     } catch (error) {
       refused = true;
       panel.fail(words.text("panel.refused", { reason: error.message }));

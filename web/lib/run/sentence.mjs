@@ -59,7 +59,24 @@ function sharedParts({ run, course }, { words, kinds }) {
   const faster = alone ? [] : ratio(run, course, { words, kinds });
   if (isRunning(run)) return [...faster, ...why];
   const list = found.length ? [countList(found, words)] : [];
-  return alone && why.length ? why : [...faster, ...why, ...list];
+  return alone && why.length ? why : [...faster, ...why, ...uneven(run.who), ...list];
+}
+
+const UNEVEN = 0.05; // of a share, before the sentence says who did how much
+
+/** "RTX 4090 62 %, RTX 3060 38 %". */
+export function whoDid(who) {
+  return who.map(({ device, share }) => `${shortName(device)} ${Math.round(100 * share)} %`).join(", ");
+}
+
+/** A card without its maker and number. */
+function shortName(device) {
+  return device.replace(/^GPU \d+, /, "").replace(/^NVIDIA (GeForce )?/, "");
+}
+
+function uneven(who = []) {
+  const even = who.every(({ share }) => Math.abs(share - 1 / who.length) < UNEVEN);
+  return who.length > 2 || (who.length === 2 && !even) ? [whoDid(who)] : [];
 }
 
 function ratio(run, course, { words, kinds }) {
@@ -120,6 +137,7 @@ export function details(shown, told) {
     const time = duration(waits.ms);
     add("details.waits", words.text(`wait.${waits.side ?? "none"}`, { time }));
   }
+  if (run.who?.length > 1) add("details.who", whoDid(run.who));
   for (const reason of run.reasons) add("details.reason", reason);
   if (run.unshortened) add("details.unshortened", run.unshortened);
   return { title, lines };
