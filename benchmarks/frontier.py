@@ -1,12 +1,12 @@
-"""Speed against fidelity: modes adaptive and paper on the demo models, against the exact image.
+"""Speed against fidelity on the demo models: modes adaptive and paper, and ComfyUI's step caches.
 
     python dev.py bench frontier [--json] [--model WORD] [--pairs 48] [--others 16]
                                  [--sampler NAME] [--cfg 5] [--steps 20] [--keep FOLDER]
 
 Kinds of steps, images and the ideal ratio (by counting forwards) are those of two devices. They are
 computed in one process (benchmarks/together.py), so a busy machine does not matter; wall clock is
-`bench hybrid`'s. Rules were chosen on pictures 0 to 15, so the ones from 16 on judge them. With
---keep a run that was ended goes on where it was.
+`bench hybrid`'s. The caches, and mode adaptive beside them, have one device. Rules were chosen on
+pictures 0 to 15, so the ones from 16 on judge them. With --keep a run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from benchmarks.two_cores import command_line, one_core  # isort: skip
 import torch
 from skimage.metrics import structural_similarity
 
+from benchmarks.caches import NODES, THRESHOLDS, cached
 from benchmarks.report import Row, progress, publish
 from benchmarks.together import SCHEDULER, Network, Setting, together
 from demo import classifier, pictures
@@ -41,21 +42,52 @@ SAMPLERS = (
 PICTURES, FIRST = 64, 16
 LENGTHS = (5, 20)  # k of mode paper, as published for 50 steps
 TOLERANCES = (0.006, 0.01, 0.011, 0.012, 0.014, 0.02, 0.03)  # of euler at cfg 5
+ONE_DEVICE_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)
 FEW_TOLERANCES = (0.01, 0.011, 0.012, 0.02)
 MOST_DB = 99.0  # of images that are equal
 
 
+Picture = tuple[int, tuple[str, str]]  # seed, prompt and negative prompt
+Seen = tuple[list[torch.Tensor], Row]  # final latents, and how fast
+
+
 class Arm(NamedTuple):
-    mode: str
+    name: str
     settings: Row
-    tuning: Tuning
+    take: Callable[[Setting, list[Picture]], Seen]
+
+
+def of_mode(mode: str, settings: Row, tuning: Tuning, devices: int = 2) -> Arm:
+    def take(setting: Setting, taken: list[Picture]) -> Seen:
+        runs = [lambda one=one: setting.shortened(*one, mode, tuning) for one in taken]
+        found = together(setting.network, runs)
+        return [latent for latent, _ in found], speed([report for _, report in found], devices)
+
+    return Arm(mode, settings, take)
+
+
+def of_cache(node: str, threshold: float) -> Arm:
+    def take(setting: Setting, taken: list[Picture]) -> Seen:
+        found = [cached(setting, *one, node, threshold) for one in taken]
+        ratio = statistics.harmonic_mean(ratio for _, ratio in found)
+        return [latent for latent, _ in found], {"ideal": round(ratio, 3)}
+
+    return Arm(node, {"threshold": threshold, "devices": 1}, take)
 
 
 def adaptive(tolerances: tuple[float, ...]) -> list[Arm]:
-    return [Arm("adaptive", {"tolerance": t}, Tuning(tolerance=t)) for t in tolerances]
+    return [of_mode("adaptive", {"tolerance": t}, Tuning(tolerance=t)) for t in tolerances]
 
 
-PAPER = [Arm("paper", {"k": k}, Tuning(length=k)) for k in LENGTHS]
+FORECAST = frozenset(("forecast",))
+PAPER = [of_mode("paper", {"k": k}, Tuning(length=k)) for k in LENGTHS]
+ONE_DEVICE = [
+    *(
+        of_mode("adaptive", {"tolerance": t, "devices": 1}, Tuning(tolerance=t, kinds=FORECAST), 1)
+        for t in ONE_DEVICE_TOLERANCES
+    ),
+    *(of_cache(*one) for one in itertools.product(NODES, THRESHOLDS)),
+]
 
 
 def main() -> None:
@@ -79,9 +111,13 @@ def main() -> None:
             network = Network(kind)
             for cfg, sampler, count in itertools.product(cfgs, samplers, steps):
                 usual = (sampler, cfg) == ("euler", 5.0)
-                arms = adaptive(TOLERANCES) + PAPER if usual else adaptive(FEW_TOLERANCES)
-                pairs = arguments.pairs if usual else arguments.others
-                rows += measured(Setting(network, count, cfg, sampler), arms, pairs, kept)
+                setting = Setting(network, count, cfg, sampler)
+                if usual:
+                    arms = adaptive(TOLERANCES) + PAPER
+                    rows += measured(setting, arms, arguments.pairs, kept)
+                    rows += measured(setting, ONE_DEVICE, arguments.others, kept)
+                else:
+                    rows += measured(setting, adaptive(FEW_TOLERANCES), arguments.others, kept)
     publish("frontier", rows)
 
 
@@ -121,7 +157,7 @@ def measured(setting: Setting, arms: list[Arm], count: int, kept: Kept) -> list[
         "model": f"demo {network.kind}", "steps": setting.steps, "cfg": setting.cfg,
         "sampler": setting.sampler, "scheduler": SCHEDULER, "pairs": count,
     }  # fmt: skip
-    keys = [f"{name}_{arm.mode}_{arm.settings}" for arm in arms]
+    keys = [f"{name}_{arm.name}_{arm.settings}" for arm in arms]
     if not all(key in kept.rows for key in [name, *keys]):
         judge = classifier.load()
         labels = pictures.random_labels(PICTURES, torch.Generator().manual_seed(11))
@@ -136,22 +172,15 @@ def measured(setting: Setting, arms: list[Arm], count: int, kept: Kept) -> list[
         for key, arm in zip(keys, arms, strict=True):
             if key in kept.rows:
                 continue
-            found = together(network, list(runs(setting, taken, arm)))
-            latents = [latent for latent, _ in found]
+            latents, fast = arm.take(setting, taken)
             row = {
-                **common, "arm": arm.mode, **arm.settings, **fidelity(latents, plain),
-                **speed([report for _, report in found]),
+                **common, "arm": arm.name, **arm.settings, **fidelity(latents, plain), **fast,
                 "accuracy": accuracy(judge, latents, labels),
             }  # fmt: skip
             kept.add(key, row)
             progress(" ".join(f"{key}={value}" for key, value in row.items()))
         network.forget()
     return [kept.rows[key] for key in [name, *keys]]
-
-
-def runs(setting: Setting, taken: list[tuple[int, tuple[str, str]]], arm: Arm) -> Iterator:
-    for one in taken:
-        yield lambda one=one: setting.shortened(*one, arm.mode, arm.tuning)
 
 
 def images(latents: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -188,11 +217,13 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return MOST_DB if error == 0 else min(MOST_DB, 10 * math.log10(4 / error))
 
 
-def speed(reports: list[Report]) -> Row:
-    """Step arithmetic, and what the steps were."""
+def speed(reports: list[Report], devices: int) -> Row:
+    """Step arithmetic, and what the steps were. One device evaluates both branches."""
     counted = [Counter(step.kind for step in report.steps) for report in reports]
     return {
-        "ideal": round(statistics.harmonic_mean(report.ideal for report in reports), 3),
+        "ideal": round(
+            devices / 2 * statistics.harmonic_mean(report.ideal for report in reports), 3
+        ),
         **{
             kind: round(statistics.mean(one[kind] for one in counted), 2)
             for kind in ("exact", "pipelined", "forecast")
