@@ -58,16 +58,28 @@ def measured(arguments: argparse.Namespace) -> list[Row]:
         from hybrid_core.machine.devices import own_gpu
 
         os.environ.setdefault(DEVICE_VARIABLE, own_gpu(torch.device("cuda", 0)).uuid)
-    from benchmarks import gpu_arms, models
+    from benchmarks import gpu_arms, gpu_gathers, models
 
     shapes = models.SHAPES if arguments.small else models.full_shapes()
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     rows = []
+    for plane in PLANES if not arguments.small else ("host",):
+        rows += gpu_gathers.rows(plane, device)
+    gathers = {(row["model"].partition(",")[0], row["wanted"]): row for row in rows}
     for name, shape in shapes.items():
         if arguments.model in name and not name.startswith("demo"):
             progress(f"{name}: making it")
             patcher = shape.load()
             with torch.inference_mode():
                 rows += of_model(name, patcher, shape, arguments)
+    branch = {row["model"]: row["branch_ms"] for row in rows if row["row"] == "parts"}
+    for (name, plane), row in gathers.items():
+        if name in branch:
+            ratio_by_tokens = gpu_gathers.expected(branch[name], row["forward_ms"])
+            rows.append(
+                {"model": name, "row": "expected by tokens", "how": COMPUTED, "plane": plane,
+                 "ratio": round(ratio_by_tokens, 3)}
+            )  # fmt: skip
     gpu_arms.SESSION.stop()
     return rows
 

@@ -141,6 +141,8 @@ class Driver:
         execution = self._execution(plan, call, step, taking)
         try:
             out, kept = execution.carried_out(plan)
+            if self._tokens is not None and type(execution) is Execution:
+                self._tokens.took(step.record)
         except Inseparable:
             self._crew.keep_together(call.x.shape, self.report)
             out, kept = execution.carried_out(division.alone(call.branches))

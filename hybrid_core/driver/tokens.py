@@ -48,9 +48,10 @@ class TokenSharing:
             self._divider = TokenDivider(call.network, plans, call.attention)
         return self._divider
 
-    def took_alone(self, seconds: float) -> None:
-        """One branch in full, by this device."""
-        self._alone = seconds if self._alone is None else min(self._alone, seconds)
+    def took(self, record: StepRecord) -> None:
+        """After an evaluation that was not divided: what one branch takes in full."""
+        if record.kind == "single" and record.own_seconds is not None:
+            self._alone = min(record.own_seconds, self._alone or record.own_seconds)
 
     def learn(self, lease: Lease, call: Call, tokens: Tokens, record: StepRecord) -> None:
         """After a divided evaluation: whether it pays, and who gets how much from now on."""

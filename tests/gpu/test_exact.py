@@ -8,6 +8,7 @@ from helpers import Watched, bring_up, sample
 from torch.profiler import ProfilerActivity, profile
 
 from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.driver import tokens
 
 
 def test_the_plane_that_was_asked_for_is_used(demo, session, plane):
@@ -28,6 +29,19 @@ def test_results_are_the_parents_own_bits(demo, session, own_session, kind):
     seen, expected = sample(shared.model, kind), sample(alone.model, kind)
     assert (shared.reports[0].local, alone.reports[0].partitioned) == (0, 0)
     assert torch.equal(seen, expected)
+
+
+def test_one_picture_by_tokens_is_ksamplers(demo, session, plane, monkeypatch):
+    monkeypatch.setattr(tokens, "TRIES", 10**6)  # whether it pays is not the question
+    bring_up(session, demo["mmdit"])
+    watched = Watched(demo["mmdit"], session)
+    for steps in (4, 7):
+        seen = sample(watched.model, "mmdit", cfg=1.0, steps=steps)
+        expected = sample(demo["mmdit"], "mmdit", cfg=1.0, steps=steps)
+        assert (seen - expected).norm() < 1e-4 * expected.norm()
+    report = watched.reports[-1]
+    assert report.divided == 7 and report.data_plane == plane and report.reasons == []
+    assert report.gather["bytes"] > 0 and report.gather["microseconds"] > 0
 
 
 def waits_for_the_device(model, kind):

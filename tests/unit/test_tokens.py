@@ -181,3 +181,13 @@ def test_a_network_that_differs_by_tokens_is_not_divided_and_says_so(network, ho
         refused = run(network, holdings)
         assert relative(refused.sample(batch=1), serial(network, ONE, 1)) < CLOSE
     assert kinds(refused.report.steps) == "s" * STEPS and refused.report.reasons == [OTHERWISE]
+
+
+def test_what_one_device_took_is_what_dividing_is_measured_by(network, holdings, worker):
+    shared = run(network, holdings)
+    assert shared.driver._tokens._alone is None
+    worker.ready = lambda: len(shared.report.steps) > 2
+    shared.sample(batch=1)
+    steps = kinds(shared.report.steps)
+    assert steps.startswith("sss") and steps.endswith("dd") and steps.strip("s").strip("d") == ""
+    assert shared.driver._tokens._alone == min(s.own_seconds for s in shared.report.of("single"))
