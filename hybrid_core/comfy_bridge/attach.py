@@ -17,7 +17,8 @@ from comfy.patcher_extension import WrappersMP
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.call import ComfyCall
 from hybrid_core.comfy_bridge.controls import RunsControls, of_conds
-from hybrid_core.comfy_bridge.graph_path import Graph, GraphPath
+from hybrid_core.comfy_bridge.graph_path import Graph, Origin
+from hybrid_core.comfy_bridge.leftovers import take_off_others
 from hybrid_core.comfy_bridge.replayed import ReplaySource, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.sampler_trace import matrix
@@ -105,22 +106,6 @@ def _with_attachment(model: ModelPatcher, attachment: Attachment | None) -> Mode
     return clone
 
 
-class Origin:
-    """The MODEL as it came to this pack's node, and the graph that the node is in."""
-
-    def __init__(self, model: ModelPatcher, graph: Graph | None):
-        self.model, self.graph = model, graph
-        self._path: GraphPath | None = None
-
-    def path(self) -> GraphPath:
-        """What made the MODEL. Raises NotPartitionable."""
-        if self.graph is None:
-            raise NotPartitionable("the graph is not known")
-        if self._path is None:
-            self._path = self.graph.path_to_input("model")
-        return self._path
-
-
 @contextmanager
 def costs_no_image(what: str) -> Iterator[None]:
     """Names an error of this pack in a line; sampling goes on without what failed."""
@@ -201,6 +186,7 @@ class Attachment:
     ) -> Driver:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
+        take_off_others(patcher)
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         obstacle = why_not_data(patcher, guider.model_options)

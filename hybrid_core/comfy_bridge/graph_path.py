@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from comfy.model_patcher import ModelPatcher
+
 from hybrid_core.errors import NotPartitionable
 
 comfy_nodes: Any = importlib.import_module("nodes")  # ComfyUI's
@@ -225,3 +227,19 @@ def module_path(module: str, node: str, cls: type) -> str | None:
             continue
         return os.path.abspath(folder if whole else file)
     return None
+
+
+class Origin:
+    """The MODEL as it came to this pack's node, and the graph that the node is in."""
+
+    def __init__(self, model: ModelPatcher, graph: Graph | None):
+        self.model, self.graph = model, graph
+        self._path: GraphPath | None = None
+
+    def path(self) -> GraphPath:
+        """What made the MODEL. Raises NotPartitionable."""
+        if self.graph is None:
+            raise NotPartitionable("the graph is not known")
+        if self._path is None:
+            self._path = self.graph.path_to_input("model")
+        return self._path

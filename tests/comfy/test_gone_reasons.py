@@ -10,6 +10,7 @@ import comfy.model_sampling
 import comfy_extras
 import pytest
 import torch
+from comfy.patcher_extension import PatcherInjection
 from helpers import Watched, bring_up, relative, sample
 from stage_families import FAMILIES
 
@@ -40,6 +41,35 @@ def test_a_bound_method_that_was_put_back_is_shared(unet, session):
     assert watched.announced == []
     assert watched.reports[0].partitioned == 4
     assert relative(seen, sample(unet, "unet")) < 1e-4
+
+
+def injected(other, forward):
+    layer = block(other)
+
+    def eject(_):
+        del layer.forward
+
+    def inject(_):
+        layer.forward = forward
+
+    other.set_injections("another pack's", [PatcherInjection(inject, eject)])
+
+
+def patched(other, forward):
+    other.add_object_patch("diffusion_model.middle_block.0.forward", forward)
+
+
+@pytest.mark.parametrize("change", [injected, patched])
+def test_what_another_clone_left_on_the_network_is_shared_without(unet, session, change):
+    other, own = unet.clone(), block(unet).forward
+    change(other, lambda *args, **kwargs: own(*args, **kwargs) * 1.5)
+    expected = sample(unet, "unet")
+    bring_up(session, unet)
+    assert relative(sample(other, "unet"), expected) > 1e-2
+    watched = Watched(unet, session)
+    seen = sample(watched.model, "unet")
+    assert (watched.announced, watched.reports[0].partitioned) == ([], 4)
+    assert relative(seen, expected) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["forward", "_forward"])
