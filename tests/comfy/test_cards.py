@@ -12,12 +12,14 @@ from loras import with_lora
 
 from hybrid_core.comfy_bridge import parent_process, support, worker_side
 from hybrid_core.comfy_bridge import portrait as portrait_module
+from hybrid_core.comfy_bridge.naming import spoken_name
 from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch, WorkerFailed
+from hybrid_core.machine.devices import Choice
 from hybrid_core.workers.process.host import Host
 
 KIND = "unet"
@@ -166,7 +168,7 @@ def test_a_replica_that_does_not_fit_runs_locally_and_is_asked_for_once_a_run(
             watched = Watched(model, session)
             assert torch.equal(sample(watched.model, KIND), sample(model, KIND))
             (said,) = watched.announced
-            assert f"{type(model.model).__name__} needs 1125" in said
+            assert f"{spoken_name(model)} needs 1125" in said
             assert "GB on cpu:1, " in said and " GB are free there" in said
             assert asked == ["status"]
     assert session.holdings().worker.pid == pid, "the worker is sound"
@@ -223,7 +225,7 @@ def test_the_panel_is_told_of_both_cards(monkeypatch):
     session = Session(Settings())
     differs = "NVIDIA X (compute capability 8.6, 24.0 GB) beside NVIDIA Y (8.9, 24.0 GB)"
     device = WorkerDevice("GPU 1, NVIDIA X", {}, uuid="GPU-1", differs=differs)
-    monkeypatch.setattr(session, "device", lambda: device)
+    monkeypatch.setattr(session, "devices", lambda: Choice((device,)))
     before = overview(session)["worker"]
     session.holdings()
     after = overview(session)["worker"]
