@@ -44,10 +44,12 @@ LINTERS = (
     Part("mypy", ("mypy", "--config-file", "pyproject.toml")),
 )
 UNIT = Part("unit", ("tests/unit", "tests/web"))
-TESTS = (
-    Part("comfy", ("tests/comfy",)),
+COMFY = Part("comfy", ("tests/comfy",))
+OTHERS = (
+    Part("gpu", ("tests/gpu", "-W", "default")),
     Part("diffusers", ("tests/diffusers_bridge",)),
     Part("server", ("tests/e2e",)),
+    Part("pages", ("tests/pages",)),
 )
 Lane = Sequence[Part]  # one after the other, beside other lanes
 
@@ -64,8 +66,7 @@ def quick(env: dict[str, str]) -> int:
 
 def everything(env: dict[str, str]) -> int:
     """Two lanes, which take about the same time on two cores; the exit code."""
-    gpu, pages = Part("gpu", ("tests/gpu", "-W", "default")), Part("pages", ("tests/pages",))
-    return told(side_by_side([TESTS, (UNIT, gpu, *LINTERS, pages)], env))
+    return told(side_by_side([(COMFY,), (*LINTERS, UNIT, *OTHERS)], env))
 
 
 def chosen(arguments: Sequence[str], env: dict[str, str]) -> int:
