@@ -190,7 +190,9 @@ class Attachment:
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         obstacle = why_not_data(patcher, guider.model_options)
-        tokens = tokens_of(patcher.model.diffusion_model) if alone and obstacle is None else None
+        # a model by its nodes is divided by branch and by picture only
+        by_nodes = obstacle is not None and (not alone or shape[0] > 1)
+        tokens = tokens_of(patcher.model.diffusion_model) if alone and not by_nodes else None
         divided = alone and (tokens is not None or shape[0] > 1)
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
@@ -207,7 +209,7 @@ class Attachment:
             cfg,
         )
         pipeline = None
-        if shortened and not divided and obstacle is None:
+        if shortened and not divided and not by_nodes:
             cuts = self._session.cuts.setdefault(patcher.model, {})
             pipeline = Pipeline(course, cuts, shape)
         report = Report(
@@ -218,7 +220,9 @@ class Attachment:
 
         def rent() -> list[Lease]:
             every = allowed(self._session.every(), tuning)
-            if obstacle is not None:
+            if obstacle is not None and not by_nodes:
+                raise NotPartitionable(str(obstacle))
+            if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
             found = of_conds(guider.conds)
             self._controls = RunsControls(found, self._origin.graph) if found else None

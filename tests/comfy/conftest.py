@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,14 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = True
 
 from hybrid_core.comfy_bridge import demo_models  # noqa: E402
-from hybrid_core.comfy_bridge.session import SESSION, Session  # noqa: E402
+from hybrid_core.comfy_bridge.session import SESSION  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
-from hybrid_core.workers.holdings import Holdings  # noqa: E402
 
 sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("harm", "helpers")
 
 from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
+from helpers import EvenSession, unmeasured  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,18 +44,6 @@ def on_the_first_core(first_core):
 def demo():
     """The demo models by kind, loaded once: changed clones are the tests' own."""
     return {kind: demo_models.load_model(kind) for kind in demo_models.KINDS}
-
-
-def unmeasured(every: list[Holdings]) -> list[Holdings]:
-    """Workers that count as fast as this process, however busy the machine is with other tests."""
-    for holdings in every:
-        holdings.paces = deque(maxlen=0)
-    return every
-
-
-class EvenSession(Session):
-    def every(self) -> list[Holdings]:
-        return unmeasured(super().every())
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +59,7 @@ def own_session():
     """Makes sessions with a worker of their own, where settings or a fresh state are the point."""
     made = []
 
-    def make(**settings) -> Session:
+    def make(**settings) -> EvenSession:
         made.append(EvenSession(Settings(**settings)))
         return made[-1]
 

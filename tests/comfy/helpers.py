@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Tuning
+from hybrid_core.workers.holdings import Holdings
 from nodes import common_ksampler
 
 POSITIVE = "large red circle, left, sky, plain"
@@ -76,6 +78,18 @@ def sample(
             **more,
         )
     return out["samples"]
+
+
+def unmeasured(every: list[Holdings]) -> list[Holdings]:
+    """Workers that count as fast as this process, however busy the machine is with other tests."""
+    for holdings in every:
+        holdings.paces = deque(maxlen=0)
+    return every
+
+
+class EvenSession(Session):
+    def every(self) -> list[Holdings]:
+        return unmeasured(super().every())
 
 
 class Watched:

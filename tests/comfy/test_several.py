@@ -8,9 +8,8 @@ import time
 
 import pytest
 from harm import KIND
-from helpers import Watched, empty_latent, relative, sample, wait_until
+from helpers import EvenSession, Watched, empty_latent, relative, sample, wait_until
 
-from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import DEVICE_VARIABLE, Settings
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.process.host import Host
@@ -24,7 +23,7 @@ def crowd(demo):
     """A session with three workers, all up with the model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DEVICE_VARIABLE, DEVICES)
-        session = Session(Settings())
+        session = EvenSession(Settings())
         ready(session, demo[KIND])
         yield session
         session.stop()
