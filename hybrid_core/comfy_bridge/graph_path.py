@@ -18,6 +18,7 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
+from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.errors import NotPartitionable
 
 comfy_nodes: Any = importlib.import_module("nodes")  # ComfyUI's
@@ -71,6 +72,7 @@ class GraphPath:
         return {
             "graph": self.text, "node": self.node, "slot": self.slot, "index": self.index,
             "modules": [list(module) for module in self.modules],
+            "folders": parent_process.folders(),  # packs add some when they are first used
         }  # fmt: skip
 
 

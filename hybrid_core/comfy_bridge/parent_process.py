@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from hybrid_core.errors import ProtocolError
+from hybrid_core.transport import wire
 
 
 def describe() -> dict[str, Any]:
     """Command-line values and model folders of this process, as primitives."""
-    import folder_paths
     from comfy.cli_args import args
 
     return {
         "args": {name: _primitive(value) for name, value in vars(args).items()},
-        "folders": {
-            name: (list(paths), sorted(extensions))
-            for name, (paths, extensions) in folder_paths.folder_names_and_paths.items()
-        },
+        "folders": folders(),
     }
+
+
+def folders() -> list[list[Any]]:
+    """Of each kind of model: its name, its folders, its files' endings, as they are now."""
+    import folder_paths
+
+    return [
+        [name, list(map(str, paths)), sorted(extensions)]
+        for name, (paths, extensions) in folder_paths.folder_names_and_paths.items()
+    ]
 
 
 def adopt(described: Mapping[str, Any]) -> None:
@@ -35,10 +44,25 @@ def adopt(described: Mapping[str, Any]) -> None:
         setattr(cli_args.args, name, _restored(value, vars(cli_args)))
     # one GPU is visible here, whatever number it has in the parent
     cli_args.args.cuda_device = cli_args.args.default_device = None
+    adopt_folders(described["folders"])
+
+
+def adopt_folders(found: Sequence[Any]) -> None:
+    """In the worker: look for models where the parent does. Raises ProtocolError."""
     import folder_paths
 
-    for name, (paths, extensions) in described["folders"].items():
-        folder_paths.folder_names_and_paths[name] = (paths, set(extensions))
+    for entry in found:
+        match entry:
+            case [str(name), [*paths], [*endings]] if _texts(paths) and _texts(endings):
+                folder_paths.folder_names_and_paths[name] = (paths, set(endings))
+            case _:
+                raise ProtocolError(
+                    f"a model folder is {wire.shown(entry)}, expected a name, folders and endings"
+                )
+
+
+def _texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _primitive(value: Any) -> Any:

@@ -21,6 +21,7 @@ import comfy.samplers
 import psutil
 from comfy.patcher_extension import WrappersMP
 
+from hybrid_core.comfy_bridge import parent_process
 from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.transport import wire
 
@@ -90,6 +91,7 @@ class Replaying:
             if len(module) != 2 or not all(isinstance(part, str) for part in module):
                 raise ProtocolError(f"a module is {wire.shown(module)}, expected a name and a path")
             self._import(*module)
+        parent_process.adopt_folders(wire.items(told, "folders"))
         self._check(graph, {parent for parent, _ in modules})
         self._executor.execute(graph, node, {}, [node])
         if not self._executor.success:

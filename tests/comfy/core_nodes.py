@@ -130,7 +130,7 @@ class Bench:
         self._here.imported.add(HERE)
 
     def model(self, graph: dict[str, Any], node: str, slot: int = 0) -> Any:
-        told = {"graph": json.dumps(graph), "node": node, "slot": slot, "index": 0}
+        told = {"graph": json.dumps(graph), "node": node, "slot": slot, "index": 0, "folders": []}
         modules = {
             (cls.RELATIVE_PYTHON_MODULE.rpartition(".")[0], HERE)
             for described in graph.values()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import folder_paths
 import pytest
 from comfy_execution.graph import DynamicPrompt
 
 import nodes
-from hybrid_core.comfy_bridge import graph_path
+from hybrid_core.comfy_bridge import graph_path, parent_process
 from hybrid_core.comfy_bridge.graph_path import Graph
 from hybrid_core.comfy_bridge.replaying import Replaying
 from hybrid_core.errors import NotPartitionable, ProtocolError
@@ -97,10 +98,31 @@ def test_a_malformed_graph_is_refused_by_name(told):
         Replaying().output(told)
 
 
+@pytest.mark.parametrize(
+    "entry", ["loras", ["loras", "/models", []], ["loras", [3], []], [1, [], []]]
+)
+def test_a_malformed_model_folder_is_refused_by_name(entry):
+    with pytest.raises(ProtocolError, match="expected a name, folders and endings"):
+        parent_process.adopt_folders([entry])
+
+
+def test_a_folder_that_is_added_later_is_told_with_the_graph(monkeypatch):
+    before = path(CHAIN).data()["folders"]
+    kinds = folder_paths.folder_names_and_paths
+    for kind, found in kinds.items():
+        monkeypatch.setitem(kinds, kind, found)  # as it was, afterwards
+    monkeypatch.setitem(kinds, "loras", ([*kinds["loras"][0], "/another"], kinds["loras"][1]))
+    now = path(CHAIN).data()["folders"]
+    (loras,) = (folders for kind, folders, _ in now if kind == "loras")
+    assert now != before and loras[-1] == "/another"
+    parent_process.adopt_folders(before)
+    assert "/another" not in kinds["loras"][0]
+
+
 def test_a_node_of_a_module_that_was_not_named_is_refused(monkeypatch):
     cls = type("Foreign", (), {"RELATIVE_PYTHON_MODULE": "custom_nodes.nobody"})
     monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "Foreign", cls)
     graph = json.dumps({"a": node("Foreign")})
-    told = {"graph": graph, "node": "a", "slot": 0, "index": 0, "modules": []}
+    told = {"graph": graph, "node": "a", "slot": 0, "index": 0, "modules": [], "folders": []}
     with pytest.raises(ProtocolError, match=r"is of custom_nodes\.nobody"):
         Replaying().output(told)
