@@ -108,7 +108,9 @@ class Session(Pool):
             return None
         if unused > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
-        loaded = comfy.model_management.current_loaded_models
+        # an entry without a patcher is a model that ComfyUI let go of and other code still holds
+        entries = comfy.model_management.current_loaded_models
+        loaded = any(entry.model is not None for entry in entries)
         if self.made[number].holds_model and not loaded:
             return "ComfyUI has freed its models"
         return None

@@ -9,15 +9,19 @@ from typing import Any
 
 import torch
 from comfy.cli_args import args
+from comfy.model_management import load_models_gpu
 from comfy.samplers import CFGGuider
 from processes import wait_until as wait_until
 from tensors import relative as relative
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.comfy_bridge.attach import attach
+from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import Tuning
+from hybrid_core.telling.report import Report
 from hybrid_core.workers.holdings import Holdings
+from hybrid_core.workers.lease import Lease
 from nodes import common_ksampler
 
 POSITIVE = "large red circle, left, sky, plain"
@@ -106,6 +110,14 @@ class Watched:
 def bring_up(session: Session, model: Any) -> None:
     with torch.inference_mode():
         assert session.bring_up(model, 120), "the worker did not come up"
+
+
+def ask_for(session: Session, model: Any) -> None:
+    """A load of `model` that no run takes in."""
+    source = ReplicaSource(model, session.model_gone)
+    with torch.inference_mode():
+        load_models_gpu([model])
+        Lease(session.holdings(), source, lambda: None, Report()).prepare()
 
 
 def guider(model: Any, kind: str, cfg: float = 5.0) -> CFGGuider:

@@ -207,7 +207,7 @@ class Varying(CFGGuider):
 
 
 def test_steps_with_a_cfg_of_their_own_in_a_run_at_cfg_1(demo, session):
-    kind, results = "mmdit", []
+    kind, results = "unet", []
     bring_up(session, demo[kind])
     watched = Watched(demo[kind], session, "adaptive", **FREE)
     for model in (watched.model, demo[kind]):

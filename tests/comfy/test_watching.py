@@ -8,7 +8,7 @@ import comfy.model_management
 import psutil
 import pytest
 import torch
-from helpers import Watched, bring_up, guider, quiet, sample, wait_until
+from helpers import Watched, ask_for, bring_up, guider, quiet, sample, wait_until
 
 from hybrid_core.comfy_bridge.attach import attach, watched
 from hybrid_core.comfy_bridge.overview import overview
@@ -121,8 +121,8 @@ def test_looking_at_the_worker_takes_nothing_from_a_run(demo, own_session):
     session.start()
     wait_until(lambda: session.state() == "ready", 60)
     model = Watched(demo["mmdit"], session)
-    sample(model.model, "mmdit", steps=1)
     host = session.worker
+    ask_for(session, demo["mmdit"])
     wait_until(
         lambda: session.holdings().loading and host.replied(session.holdings().loading.number), 60
     )
