@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-import torch
 from tensors import relative
-from toy_framework import PROMPTS, STEPS, Network, Run, ToyModels, serial
+from toy_framework import PROMPTS, STEPS, Run, ToyModels, serial
 
 from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.driver import crew
@@ -21,15 +20,7 @@ CLOSE = 1e-5
 THREE = [*PROMPTS, PROMPTS[0] * 0.5]
 
 
-@pytest.fixture(autouse=True)
-def inferring():
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def network():
-    return Network()
+pytestmark = pytest.mark.usefixtures("inferring")
 
 
 def workers(count, paces=None):
