@@ -7,15 +7,17 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from hybrid_core.config import WorkerDevice
 from hybrid_core.planning.whole import Pace
+from hybrid_core.stages.plan import SAME_SPEED
 from hybrid_core.telling.report import Report
 from hybrid_core.workers.holdings import PACES_KEPT, Holdings
 from hybrid_core.workers.lease import Lease
 
 INSEPARABLE = "this network's pictures of one batch depend on each other"
 ENOUGH = 3  # measured steps, before they count more than a card's own figures
-CALM = 1.4  # equal cards are taken for equally fast up to this
-SLOWEST_EQUAL = 1.95  # an equal card is never left out: what slows it down passes
+CALM = 1.4  # processor cores are taken for equally fast up to this
+SLOWEST_CORES = 1.95  # cores are never left out: what slows them down passes
 GRAIN = 1.1  # paces are rounded to its powers, so that plans do not follow every flutter
 
 
@@ -86,15 +88,24 @@ class Crew:
 def pace(holdings: Holdings) -> float:
     """Seconds of a forward pass there, this process's are 1: measured, by the card's figures first.
 
-    A card of the same kind counts as equal unless every recent step says otherwise.
+    A card of the same kind counts as equal, whatever the clock says; processor cores, which have no
+    figures, unless every recent step says otherwise.
     """
     device, known = holdings.worker.device, holdings.paces
+    if equal_card(device):
+        return 1.0
     if device.differs is None and device.pace == 1.0:
         if len(known) < PACES_KEPT or min(known) <= CALM and max(known) >= 1 / CALM:
             return 1.0
-        measured = min(min(known), SLOWEST_EQUAL) if min(known) > CALM else max(known)
+        measured = min(min(known), SLOWEST_CORES) if min(known) > CALM else max(known)
     elif len(known) < ENOUGH:
         measured = device.pace
     else:
         measured = statistics.median(known)
     return float(GRAIN ** round(math.log(measured, GRAIN)))
+
+
+def equal_card(device: WorkerDevice) -> bool:
+    """Whether it is a GPU of the parent's kind, by name, capability, cores and clock."""
+    alike = device.uuid is not None and device.differs is None
+    return alike and 1 / SAME_SPEED <= device.pace <= SAME_SPEED

@@ -49,7 +49,7 @@ def in_full(
     if in_parts is not None:
         return in_parts
     if len(branches) == 1 and taking.pipeline is None:
-        return division.alone(branches) if tokens is None else _in_tokens(call, taking, report)
+        return division.alone(branches) if tokens is None else _in_tokens(call, taking, crew, report)
     turned = taking.pipeline is not None and taking.pipeline.turned(call)
     seen = {device for device, lease in ready.items() if lease.likeness.seen(shape)}
     plan = division.divided(branches, _paces(crew, seen), turned=turned, keep=keep)
@@ -82,7 +82,7 @@ def _in_parts(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan | 
     return division.compared(plan, ready.keys() - seen)
 
 
-def _in_tokens(call: Call, taking: Taking, report: Report) -> Plan:
+def _in_tokens(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan:
     """One branch by this process and the first of the workers, where that is possible and pays."""
     first = next(iter(taking.leases.items()), None)
     if first is None:
@@ -94,7 +94,7 @@ def _in_tokens(call: Call, taking: Taking, report: Report) -> Plan:
         return division.alone(call.branches)
     if not lease.likeness.divides(call.form):
         return division.to_record(branch, device)
-    return division.by_tokens(branch, device, lease.holdings.bounds)
+    return division.by_tokens(branch, {device: crew.pace(device)})
 
 
 def _paces(crew: Crew, devices: Iterable[int]) -> dict[int, Pace]:

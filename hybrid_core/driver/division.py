@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hybrid_core.planning import whole
+from hybrid_core.planning import tokens, whole
 from hybrid_core.planning.whole import Pace, Rectangle
+from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.workers.contract import Part, Pictures, Tokens
 
 HERE = -1  # this process; workers are numbered from 0
@@ -94,11 +95,27 @@ def in_pictures(plan: Plan) -> bool:
     return any(share.part.pictures is not None for share in plan)
 
 
-def by_tokens(branch: int, device: int, bounds: tuple[int, ...]) -> Plan:
-    """One branch, of each forward pass some tokens here and the others on `device`."""
+def bounds(paces: Sequence[Pace]) -> tuple[int, ...]:
+    """Of tokens, in proportion to speed, in thousandths: one at least for each device.
+
+    paces: of every device, this process's first.
+    """
+    found, upto = [0], 0.0
+    for after, share in enumerate(tokens.by_pace(paces)[:-1], 1):
+        upto += share * WHOLE
+        found.append(min(max(round(upto), found[-1] + 1), WHOLE - len(paces) + after))
+    return (*found, WHOLE)
+
+
+def by_tokens(branch: int, paces: Mapping[int, Pace]) -> Plan:
+    """One branch, of each forward pass some tokens here and the others on these devices.
+
+    paces: as in `divided`.
+    """
+    upto = bounds((Pace(1.0), *paces.values()))
     return [
-        Share(HERE, Part((branch,), tokens=Tokens(0, bounds))),
-        Share(device, Part((branch,), tokens=Tokens(1, bounds))),
+        Share(device, Part((branch,), tokens=Tokens(place, upto)))
+        for place, device in enumerate((HERE, *paces))
     ]
 
 

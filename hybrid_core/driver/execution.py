@@ -199,8 +199,7 @@ class Execution:
         """How fast that device is beside this process."""
         own_seconds, pipeline = self._step.record.own_seconds or 0.0, self._taking.pipeline
         own, theirs = own_seconds / own_part.forwards, answer.seconds / share.part.forwards
-        if own > 0 and theirs > 0:
-            self._taking.leases[share.device].holdings.paces.append(theirs / own)
+        self._taking.leases[share.device].holdings.saw(own, theirs)
         if pipeline is not None:
             pipeline.worker_speed = own_seconds / max(answer.seconds, 1e-6)
 

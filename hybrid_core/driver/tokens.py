@@ -16,9 +16,7 @@ from hybrid_core.driver.division import HERE, Plan
 from hybrid_core.driver.execution import Execution, Outputs, Taking
 from hybrid_core.errors import NotSplittable, WorkerError
 from hybrid_core.machine.settled import settled
-from hybrid_core.stages.plan import SAME_SPEED
 from hybrid_core.stages.staging import Boundaries
-from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.stages.tokens import Plans, TokenDivider, Traffic, dividing, recording
 from hybrid_core.stages.units import blocks
 from hybrid_core.telling.report import Report, StepRecord
@@ -27,7 +25,6 @@ from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
 TRIES = 2  # divided steps that do not pay, before the run goes on alone
-GRAIN = 50  # thousandths: bounds are multiples of it
 NO_BLOCK = "the tokens of this network cannot be divided: no block gives the same by halves"
 OTHERWISE = "divided by tokens, this network gives another result"
 
@@ -68,20 +65,7 @@ class TokenSharing:
                 f"step, {gathered * 1000:.0f} ms of them in exchanges, on one device about "
                 f"{alone * 1000:.0f} ms",
             )
-        lease.holdings.bounds = fair(tokens.bounds, own, theirs)
-
-
-def fair(bounds: tuple[int, ...], own: float, theirs: float) -> tuple[int, ...]:
-    """Half of the way to two devices' speeds, where these differ clearly.
-
-    own, theirs: seconds with `bounds`.
-    """
-    if min(own, theirs) <= 0 or max(own, theirs) < SAME_SPEED * min(own, theirs):
-        return bounds
-    speed, other = bounds[1] / own, (WHOLE - bounds[1]) / theirs
-    aim = (speed / (speed + other) * WHOLE + bounds[1]) / 2
-    middle = round(aim / GRAIN) * GRAIN
-    return 0, min(max(middle, GRAIN), WHOLE - GRAIN), WHOLE
+        lease.holdings.saw(own / tokens.share, theirs / (1 - tokens.share))
 
 
 class TokenExecution(Execution):
@@ -133,8 +117,8 @@ class TokenExecution(Execution):
             self._refuse(NO_BLOCK)
             return out
         foretell(divider.latest, seconds)
-        device = share.device
-        by_tokens = self._divided(division.by_tokens(branch[0], device, lease.holdings.bounds))
+        paces = {share.device: self._crew.pace(share.device)}
+        by_tokens = self._divided(division.by_tokens(branch[0], paces))
         if by_tokens is not None:
             (theirs,) = by_tokens.values()
             if lease.likeness.same_by_tokens(ours, theirs, call.form):

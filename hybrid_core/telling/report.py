@@ -242,7 +242,11 @@ class Report:
             words.append(f"ideal {self.ideal:.2f}x")
         by_tokens, gather = len(self.by_tokens), self.gather
         if self.divided > by_tokens:
-            words.append(f"{self.divided - by_tokens} with the batch's pictures divided")
+            last = [step for step in self.of("shared") if step.divides == "pictures"][-1]
+            words.append(
+                f"{self.divided - by_tokens} with the batch's pictures divided, {last.share:.0%} "
+                "of the work here"
+            )
         if gather is not None:
             words.append(
                 f"{by_tokens} with the picture's tokens divided, {gather['share']:.0%} of them here"

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from hybrid_core.machine.contents import Contents
-from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.stages.tokens import Plans
 from hybrid_core.workers.contract import Worker
 
@@ -60,7 +59,6 @@ class Holdings:
     plans: weakref.WeakKeyDictionary[nn.Module, Plans] = field(
         default_factory=weakref.WeakKeyDictionary
     )
-    bounds: tuple[int, ...] = (0, WHOLE // 2, WHOLE)  # of tokens, by the devices' speeds
     # seconds of a forward pass there, for one here, of the latest steps that both measured
     paces: deque[float] = field(default_factory=lambda: deque(maxlen=PACES_KEPT))
 
@@ -83,6 +81,11 @@ class Holdings:
     def replica_name(self) -> str | None:
         """Class of the model that the worker holds."""
         return self.model_name if self.up_to_date else None
+
+    def saw(self, here: float, there: float) -> None:
+        """Seconds of a forward pass, by this process and by the worker."""
+        if here > 0 and there > 0:
+            self.paces.append(there / here)
 
     def sync(self) -> None:
         if not self.up_to_date:

@@ -13,7 +13,7 @@ from hybrid_core.driver import crew
 from hybrid_core.driver.crew import Crew
 from hybrid_core.errors import WorkerDied, WorkerFailed
 from hybrid_core.telling.report import kinds
-from hybrid_core.workers.holdings import Holdings
+from hybrid_core.workers.holdings import PACES_KEPT, Holdings
 from hybrid_core.workers.inline import InlineWorker
 
 CLOSE = 1e-5
@@ -220,6 +220,17 @@ def test_a_pace_is_what_recent_steps_agree_on(measured, differs, expected):
     device = WorkerDevice("a card", differs=differs, pace=3.0 if differs else 1.0)
     held = Holdings(InlineWorker(ToyModels, Settings(), device))
     held.paces.extend(measured)
+    assert crew.pace(held) == pytest.approx(expected, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("differs", "figures", "expected"),
+    [(None, 1.0, 1.0), (None, 1.1, 1.0), (None, 2.0, 9.0), ("a 3060 beside a 4090", 1.0, 9.0)],
+)
+def test_equal_cards_stay_equal_however_busy_one_of_them_is(differs, figures, expected):
+    device = WorkerDevice("a card", uuid="GPU-1", differs=differs, pace=figures)
+    held = Holdings(InlineWorker(ToyModels, Settings(), device))
+    held.paces.extend([9.0] * PACES_KEPT)
     assert crew.pace(held) == pytest.approx(expected, rel=0.06)
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from hybrid_core.driver.division import HERE, Share, alone, compared, divided, halves, in_stages
+from hybrid_core.driver.division import (
+    HERE,
+    Share,
+    alone,
+    bounds,
+    by_tokens,
+    compared,
+    divided,
+    halves,
+    in_stages,
+)
 from hybrid_core.planning.whole import Pace
 from hybrid_core.workers.contract import Part, Pictures
 
@@ -70,6 +80,25 @@ def test_unequal_devices_have_unequal_shares():
     assert [share.part.forwards for share in plan] == [1.5, 0.5]
     plan = divided([0], {0: Pace(0.5), 1: Pace(0.5)}, 5)
     assert [share.part.pictures.count for share in plan] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([1, 1], (0, 500, 1000)),
+        ([1, 3], (0, 750, 1000)),
+        ([1, 1, 1], (0, 333, 667, 1000)),
+        ([1, 2, 4], (0, 571, 857, 1000)),
+        ([1, 1e9, 1e9], (0, 998, 999, 1000)),
+        ([1e9, 1, 1e9], (0, 1, 999, 1000)),
+    ],
+)
+def test_tokens_are_in_proportion_to_speed_and_everybody_has_some(seconds, expected):
+    paces = [Pace(float(one)) for one in seconds]
+    assert bounds(paces) == expected
+    plan = by_tokens(1, dict(enumerate(paces[1:])))
+    assert [share.device for share in plan] == [HERE, *range(len(paces) - 1)]
+    assert [share.part.tokens.place for share in plan] == list(range(len(paces)))
 
 
 def test_this_process_takes_part_however_slow_it_is():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import pytest
 import torch
@@ -19,14 +20,15 @@ from toy_framework import (
     serial,
 )
 
+from hybrid_core.config import WorkerDevice
 from hybrid_core.driver import tokens
-from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE, fair
+from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE
 from hybrid_core.errors import WorkerDied, WorkerFailed
 from hybrid_core.stages.attention import PLAIN
 from hybrid_core.stages.token_streams import Cut, Stream
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.beside import ThreadLink
-from hybrid_core.workers.holdings import Holdings
+from hybrid_core.workers.holdings import PACES_KEPT, Holdings
 from hybrid_core.workers.inline import InlineWorker
 
 CLOSE = 1e-5
@@ -59,13 +61,6 @@ def test_pieces_joined_are_the_whole(grid, bounds, spread):
     assert torch.equal(cut.joined(pieces, whole.shape, bounds), whole)
 
 
-@pytest.mark.parametrize(
-    ("own", "theirs", "middle"), [(1, 1, 500), (1, 1.2, 500), (1, 3, 600), (3, 1, 400), (0, 1, 500)]
-)
-def test_who_is_faster_gets_more_tokens(own, theirs, middle):
-    assert fair((0, 500, 1000), own, theirs) == (0, middle, 1000)
-
-
 def test_attention_is_answered_in_the_thread_that_asked_alone():
     before = torch.nn.functional.scaled_dot_product_attention
     x, seen, other = torch.randn(1, 2, 4, 8), [], []
@@ -88,16 +83,22 @@ def test_attention_is_answered_in_the_thread_that_asked_alone():
 
 @pytest.fixture
 def worker(monkeypatch):
-    """Its tokens are divided in halves, whatever the clock says."""
+    """Its tokens are divided, whatever the clock says."""
     monkeypatch.setattr(tokens, "TRIES", 10**6)
-    monkeypatch.setattr(tokens, "fair", lambda bounds, own, theirs: bounds)
     with torch.inference_mode():
         yield InlineWorker(TransformerModels)
 
 
 @pytest.fixture
 def holdings(worker):
-    return Holdings(worker)
+    """Not measured: it counts as equally fast."""
+    return unmeasured(worker)
+
+
+def unmeasured(worker):
+    held = Holdings(worker)
+    held.paces = deque(maxlen=0)
+    return held
 
 
 @pytest.fixture
@@ -123,6 +124,23 @@ def test_one_picture_is_divided_by_tokens_and_is_the_frameworks(network, holding
     assert report.ideal == pytest.approx(2.0) and report.gather["bytes"] > 0
     assert report.data()["gather"] == report.gather
     assert "tokens divided" in report.line()
+
+
+@pytest.mark.parametrize(("pace", "share"), [(3.0, 0.75), (0.5, 1 / 3)])
+def test_who_is_faster_gets_more_tokens(network, worker, pace, share):
+    worker.device = WorkerDevice("another card", differs="another card", pace=pace)
+    holdings = unmeasured(worker)
+    first = run(network, holdings)
+    assert relative(first.sample(batch=1), serial(network, ONE, 1)) < CLOSE
+    assert [step.share for step in first.report.steps] == pytest.approx([share] * STEPS, abs=1e-2)
+    here = first.report.steps[-1].share
+    assert f"tokens divided, {here:.0%} of them here" in first.report.line()
+
+
+def test_what_both_took_for_their_tokens_is_their_speed(network, worker):
+    holdings = Holdings(worker)
+    run(network, holdings).sample(batch=1)
+    assert len(holdings.paces) == PACES_KEPT and min(holdings.paces) > 0
 
 
 def test_where_it_does_not_pay_the_run_goes_on_alone(network, holdings, monkeypatch):
