@@ -49,7 +49,9 @@ def in_full(
     if in_parts is not None:
         return in_parts
     if len(branches) == 1 and taking.pipeline is None:
-        return division.alone(branches) if tokens is None else _in_tokens(call, taking, crew, report)
+        return (
+            division.alone(branches) if tokens is None else _in_tokens(call, taking, crew, report)
+        )
     turned = taking.pipeline is not None and taking.pipeline.turned(call)
     seen = {device for device, lease in ready.items() if lease.likeness.seen(shape)}
     plan = division.divided(branches, _paces(crew, seen), turned=turned, keep=keep)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 from torch import nn
 
@@ -16,7 +17,10 @@ from hybrid_core.driver.division import HERE, Plan
 from hybrid_core.driver.execution import Execution, Outputs, Taking
 from hybrid_core.errors import NotSplittable, WorkerError
 from hybrid_core.machine.settled import settled
+from hybrid_core.planning.tokens import Gather, Link, Member, slowest
+from hybrid_core.planning.whole import Pace
 from hybrid_core.stages.staging import Boundaries
+from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.stages.tokens import Plans, TokenDivider, Traffic, dividing, recording
 from hybrid_core.stages.units import blocks
 from hybrid_core.telling.report import Report, StepRecord
@@ -38,6 +42,7 @@ class TokenSharing:
         self._divider: TokenDivider | None = None
         self._alone: float | None = None  # seconds of an evaluation by this device, the least
         self._unpaid = 0
+        self._measured = False  # whether the first divided step was told
 
     def divider(self, lease: Lease, call: Call) -> TokenDivider:
         if self._divider is None:
@@ -51,12 +56,19 @@ class TokenSharing:
             self._alone = min(record.own_seconds, self._alone or record.own_seconds)
 
     def learn(self, lease: Lease, call: Call, tokens: Tokens, record: StepRecord) -> None:
-        """After a divided evaluation: whether it pays, and who gets how much from now on."""
+        """After a divided evaluation: whether it pays, and how fast the worker is."""
         own, theirs = record.own_seconds or 0.0, record.worker_seconds or 0.0
         gathered = record.gathered_seconds or 0.0
         taken = own + gathered + (record.waited_seconds or 0.0)
         alone = own / tokens.share
         alone = alone if self._alone is None else min(alone, self._alone)
+        if not self._measured:
+            self._measured = True
+            log.info(
+                "divided by tokens: a step of %.0f ms, %.0f ms of them in exchanges, in place of "
+                "about %.0f ms on one device: %.2fx",
+                taken * 1000, gathered * 1000, alone * 1000, alone / max(taken, 1e-6),
+            )  # fmt: skip
         self._unpaid = self._unpaid + 1 if taken > alone else 0
         if self._unpaid >= TRIES:
             lease.likeness.keep_tokens_together(
@@ -116,8 +128,8 @@ class TokenExecution(Execution):
         if not divider.latest.blocks:
             self._refuse(NO_BLOCK)
             return out
-        foretell(divider.latest, seconds)
         paces = {share.device: self._crew.pace(share.device)}
+        log.info("%s", foretold(divider.latest, seconds, paces, lease.worker.measured_link))
         by_tokens = self._divided(division.by_tokens(branch[0], paces))
         if by_tokens is not None:
             (theirs,) = by_tokens.values()
@@ -174,12 +186,23 @@ class TokenExecution(Execution):
         self._report.bytes_received += done.received
 
 
-def foretell(traffic: Traffic, seconds: float) -> None:
-    """What a divided step may cost, before there is one. seconds: of one in full."""
-    log.info(
-        "tokens can be divided: %d exchanges of %.2f MiB each way in a forward pass, beside half "
-        "of what it computes; recording it took %.0f ms",
-        traffic.exchanges,
-        traffic.bytes / max(traffic.exchanges, 1) / 2**20,
-        seconds * 1000,
+def foretold(traffic: Traffic, seconds: float, paces: Mapping[int, Pace], link: Link | None) -> str:
+    """What dividing may bring, before it was done. seconds: of the recorded evaluation; link: None
+    where it was not measured, and nothing is reckoned for it.
+    """
+    one = max(seconds - traffic.seconds, 1e-6)
+    upto = division.bounds((Pace(1.0), *paces.values()))
+    between = link or Link()
+    members = [Member(Pace(one * pace.forward), between) for pace in (Pace(1.0), *paces.values())]
+    gather = Gather(2.0 * traffic.bytes, traffic.exchanges, WHOLE)
+    ratio = one / slowest(members, [end - first for first, end in pairwise(upto)], gather)
+    words = (
+        f"tokens can be divided: {traffic.exchanges} exchanges and {traffic.bytes / 2**20:.2f} MiB "
+        f"each way in a forward pass of about {one * 1000:.0f} ms"
+    )
+    if link is None:
+        return f"{words}; at most {ratio:.2f}x one device, the link was not measured"
+    return (
+        f"{words}; {ratio:.2f}x one device is expected with a link of {link.rate / 1e9:.1f} GB/s "
+        f"and {link.latency * 1e6:.0f} us, as the self-test measured it"
     )

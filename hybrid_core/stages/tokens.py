@@ -11,6 +11,7 @@ in a forward pass in full, which is recorded (`token_plan`).
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Traffic:
     blocks: int = 0  # that are divided
     exchanges: int = 0
     bytes: int = 0  # each way
+    seconds: float = 0.0  # of the recording, that trying the blocks took
 
 
 class TokenDivider:
@@ -134,8 +136,9 @@ class Recorder:
             calls = tuple((call.q.shape, call.k.shape) for call in seen.attention)
             pattern = type(unit.module), key[1], frozenset(state), sizes(out), calls
             if pattern not in self._patterns:
-                seen.outputs = copied(out)
+                seen.outputs, since = copied(out), time.monotonic()
                 self._patterns[pattern] = planned(unit.module, seen, self._attention)
+                self.traffic.seconds += time.monotonic() - since
             plan = self._patterns[pattern]
             self._found[key], self._latest = plan, key
             self._costs[key], self._sent[key] = cost(unit.module, seen), sent(plan, seen)

@@ -242,10 +242,10 @@ class Report:
             words.append(f"ideal {self.ideal:.2f}x")
         by_tokens, gather = len(self.by_tokens), self.gather
         if self.divided > by_tokens:
-            last = [step for step in self.of("shared") if step.divides == "pictures"][-1]
+            in_parts = [step for step in self.of("shared") if step.divides == "pictures"]
             words.append(
-                f"{self.divided - by_tokens} with the batch's pictures divided, {last.share:.0%} "
-                "of the work here"
+                f"{self.divided - by_tokens} with the batch's pictures divided, "
+                f"{in_parts[-1].share:.0%} of the work here"
             )
         if gather is not None:
             words.append(

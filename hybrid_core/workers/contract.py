@@ -22,6 +22,7 @@ from hybrid_core.errors import (
     WorkerFailed,
     WorkerStopped,
 )
+from hybrid_core.planning import tokens as planning
 from hybrid_core.stages.token_streams import WHOLE
 from hybrid_core.stages.tokens import Link
 from hybrid_core.transport.carry import Carried
@@ -145,6 +146,11 @@ class Worker(Protocol):
     @property
     def data_plane_missed(self) -> str | None:
         """In words, when tensors do not travel as was preferred."""
+        ...
+
+    @property
+    def measured_link(self) -> planning.Link | None:
+        """How fast tensors travel, None where that was not measured."""
         ...
 
     def start(self) -> None:

@@ -40,6 +40,7 @@ class InlineWorker:
         self.start_seconds: float | None = None
         self.bytes_sent = self.bytes_received = 0
         self.data_plane, self.data_plane_reason, self.data_plane_missed = "host", None, None
+        self.measured_link = None
         self._make_models = make_models
         self._evaluator: Evaluator | None = None
         self._number = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 
@@ -49,6 +50,8 @@ def test_auto_takes_memory_on_the_gpu(world, caplog):
     caplog.set_level(logging.INFO, "hybrid_ksampler")
     world.bring_up()
     assert world.host.data_plane_reason is None
+    link = world.host.planes.link
+    assert link.latency > 0 and 0 < link.rate < math.inf
     assert [r.getMessage() for r in caplog.records if "plane" in r.msg] == ["data plane: cuda_ipc"]
     works(world, "cuda_ipc")
 
@@ -58,6 +61,7 @@ def test_each_plane_can_be_forced(world, plane):
     world.host.planes.want(plane)
     world.bring_up()
     assert (world.host.data_plane_reason, world.host.planes.missed) == (None, None)
+    assert (world.host.planes.link is None) == (plane == "host")
     works(world, plane)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 
@@ -22,10 +23,13 @@ from toy_framework import (
 
 from hybrid_core.config import WorkerDevice
 from hybrid_core.driver import tokens
-from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE
+from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE, foretold
 from hybrid_core.errors import WorkerDied, WorkerFailed
+from hybrid_core.planning.tokens import Link
+from hybrid_core.planning.whole import Pace
 from hybrid_core.stages.attention import PLAIN
 from hybrid_core.stages.token_streams import Cut, Stream
+from hybrid_core.stages.tokens import Traffic
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.beside import ThreadLink
 from hybrid_core.workers.holdings import PACES_KEPT, Holdings
@@ -141,6 +145,28 @@ def test_what_both_took_for_their_tokens_is_their_speed(network, worker):
     holdings = Holdings(worker)
     run(network, holdings).sample(batch=1)
     assert len(holdings.paces) == PACES_KEPT and min(holdings.paces) > 0
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        (None, "at most 1.96x one device, the link was not measured"),
+        (Link(0.001, 1e9), "1.92x one device is expected with a link of 1.0 GB/s and 1000 us"),
+        (Link(0.0, 1e6), "0.65x one device is expected with a link of 0.0 GB/s and 0 us"),
+    ],
+)
+def test_what_dividing_may_bring_is_told_before_it_is_done(link, said):
+    """An evaluation of 1 s, 10 exchanges of 1 MB in all, a worker that is 1.04 times as slow."""
+    traffic = Traffic(blocks=10, exchanges=10, bytes=10**6, seconds=0.5)
+    assert said in foretold(traffic, 1.5, {0: Pace(1.04)}, link)
+
+
+def test_the_log_has_what_is_expected_and_what_came_of_it(network, holdings, caplog):
+    caplog.set_level(logging.INFO, "hybrid_ksampler")
+    run(network, holdings).sample(batch=1)
+    before, after = (line for line in caplog.messages if line.startswith(("tokens", "divided by")))
+    assert "3 exchanges" in before and "the link was not measured" in before
+    assert "on one device" in after
 
 
 def test_where_it_does_not_pay_the_run_goes_on_alone(network, holdings, monkeypatch):

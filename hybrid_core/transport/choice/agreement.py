@@ -17,6 +17,7 @@ import torch
 
 from hybrid_core.config import WorkerDevice
 from hybrid_core.errors import PlaneUnavailable, WorkerDied, WorkerTimeout
+from hybrid_core.planning.tokens import Link
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.arenas.cuda_arena import ExportedArena
@@ -57,7 +58,10 @@ class Side:
 
 
 class Agreement:
-    """Found when `done()`: a plane and its arena, or why the worker must be ended."""
+    """Found when `done()`: a plane and its arena, or why the worker must be ended.
+
+    `link`: how fast the plane is, None where that was not measured.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Agreement:
     ):
         """present: the arena until now; number: of the latest request; seconds: for each plane."""
         self.plane, self.arena = HOST, present
+        self.link: Link | None = None
         self.number = number
         self.reasons: list[str] = []  # why planes were not taken
         self.unsound: tuple[str, str] | None = None  # a plane and what happened
@@ -156,22 +161,37 @@ class Agreement:
 
     def _exchanged(self, calls: CudaCalls, gpu: int, arena: Arena) -> str | None:
         patterns = Patterns(calls, torch.device("cuda", gpu), arena.slot_bytes)
-        for sizes in exchanges(arena.slot_bytes):
-            self.number += 1
+        every = exchanges(arena.slot_bytes)
+        for sizes in every:
             calls.delay(gpu)  # so that a copy that nobody waited for is seen
-            headers = arena.write(self.number, patterns.outward(self.number, sizes, False))
-            self._channel.send("probe", self.number, tensors=headers, sizes=sizes)
-            arena.finish()
-            reply = self._reply("result")
-            if reply["op"] == "failed":
-                raise Unsound(f"the worker could not read a pattern: {wire.text(reply, 'error')}")
-            if reply.get("differs") is not None:
-                return f"to the worker: {wire.text(reply, 'differs')}"
-            headers = wire.items(reply, "tensors", 1000)
-            differs = patterns.difference(arena, self.number, headers, sizes, True)
+            differs = self._there_and_back(patterns, arena, sizes)
             if differs is not None:
-                return f"from the worker: {differs}"
+                return differs
+        small, large = every[0], every[-1]
+        seconds = []
+        for sizes in (small, large):
+            since = time.monotonic()
+            differs = self._there_and_back(patterns, arena, sizes)
+            if differs is not None:
+                return differs
+            seconds.append(time.monotonic() - since)
+        self.link = measured(seconds[0], seconds[1], sum(large) - sum(small))
         return None
+
+    def _there_and_back(self, patterns: Patterns, arena: Arena, sizes: Sequence[int]) -> str | None:
+        """One exchange; what came out different, None when nothing did."""
+        self.number += 1
+        headers = arena.write(self.number, patterns.outward(self.number, sizes, False))
+        self._channel.send("probe", self.number, tensors=headers, sizes=sizes)
+        arena.finish()
+        reply = self._reply("result")
+        if reply["op"] == "failed":
+            raise Unsound(f"the worker could not read a pattern: {wire.text(reply, 'error')}")
+        if reply.get("differs") is not None:
+            return f"to the worker: {wire.text(reply, 'differs')}"
+        headers = wire.items(reply, "tensors", 1000)
+        differs = patterns.difference(arena, self.number, headers, sizes, True)
+        return None if differs is None else f"from the worker: {differs}"
 
     def _ask(self, op: str, **fields: Any) -> wire.Message:
         """The reply, "ok" or "failed"."""
@@ -186,3 +206,10 @@ class Agreement:
         if message["seq"] != self.number or message["op"] not in (op, "failed"):
             raise Unsound(f"request {self.number} was answered {message['op']} {message['seq']}")
         return message
+
+
+def measured(small: float, large: float, more: int) -> Link:
+    """By the seconds of two round trips, of which the larger one moved `more` bytes more each way,
+    one way after the other. Looking at what came is in them, so the link is faster than this.
+    """
+    return Link(latency=small / 2, rate=2 * more / max(large - small, 1e-6))

@@ -10,6 +10,7 @@ import torch
 
 from hybrid_core.config import AUTO, Settings, WorkerDevice
 from hybrid_core.errors import PlaneUnavailable, WorkerDied, WorkerTimeout
+from hybrid_core.planning.tokens import Link
 from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.channel import Channel
 from hybrid_core.transport.choice import planes
@@ -27,6 +28,7 @@ class PlaneChoice:
         """make_side: of this process, from the shared block and the worker's device."""
         self.plane = planes.HOST
         self.reason: str | None = None  # why it is not a better one, or the wanted one
+        self.link: Link | None = None  # as fast as the self-test found it
         self._device, self._settings, self._make_side = device, settings, make_side
         self._wanted = settings.data_plane
         self._chosen_for: str | None = None  # what was wanted then
@@ -85,7 +87,7 @@ class PlaneChoice:
                 raise WorkerDied(f"the worker was lost while a data plane was chosen: {why}")
             self._unsound[plane] = why
             raise PlaneUnavailable(f"data plane {plane} cost the worker in its self-test: {why}")
-        self._agreement, self.plane = None, agreement.plane
+        self._agreement, self.plane, self.link = None, agreement.plane, agreement.link
         self.reason = "; ".join([*filter(None, [self.reason]), *agreement.reasons]) or None
         log.info("data plane: %s%s", self.plane, f" ({self.reason})" if self.reason else "")
         return agreement.arena, agreement.number
@@ -94,6 +96,7 @@ class PlaneChoice:
         """The worker has ended: close what it shared with this process."""
         agreement, self._agreement = self._agreement, None
         self.plane, self.reason, self._chosen_for = planes.HOST, None, None
+        self.link = None
         if agreement is not None:
             agreement.abandon()
         elif arena is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hybrid_core.errors import ProtocolError
+from hybrid_core.planning.tokens import Link
 from hybrid_core.transport import wire
 from hybrid_core.transport.carry import Carried, unflatten
 from hybrid_core.transport.exchange import MOST_TURNS
@@ -27,6 +28,10 @@ class ProcessWorker(Host):
     @property
     def data_plane_missed(self) -> str | None:
         return self.planes.missed
+
+    @property
+    def measured_link(self) -> Link | None:
+        return self.planes.link
 
     def load(self, replica: Carried, tick: Tick) -> int:
         return self.post_any_size("load", {"data": replica.tree}, replica.tensors, tick)
