@@ -1,17 +1,19 @@
 """The Parallelism stage on models whose forward is long: wall clock beside what the machine allows.
 
-    python dev.py bench hybrid [--json] [--rounds 5] [--model WORD]
+    python dev.py bench hybrid [--json] [--rounds 5] [--model WORD] [--one-device]
 
 A fixed schedule: mode adaptive with boundless tolerance and gaps of at most four. The limit is the
-same parts, full forwards and both stages, timed in two bare processes at once.
+same parts, full forwards and both stages, timed in two bare processes at once. On one device there
+are forecast steps only, and the limit is the ideal ratio: what was evaluated, by counting.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
-from benchmarks.two_cores import command_line, milliseconds, two_cores  # isort: skip
+from benchmarks.two_cores import command_line, milliseconds, on_cores, one_core, two_cores  # isort: skip
 
 import psutil
 import torch
@@ -21,7 +23,7 @@ from benchmarks.models import SHAPES, Shape, sample
 from benchmarks.report import Row, progress, publish, ratios
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
-from hybrid_core.config import Tuning
+from hybrid_core.config import DEVICE_VARIABLE, Tuning
 from hybrid_core.telling.report import Report, kinds
 
 MODELS = ("SD3 shape, 9 blocks", "SDXL shape, half width")
@@ -37,13 +39,46 @@ ARMS = {
 def main() -> None:
     parser = command_line("hybrid", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one-device", action="store_true", help="no second process")
     arguments = parser.parse_args()
     rows = []
-    with two_cores():
+    one = arguments.one_device
+    with one_core() if one else two_cores():
         for name in MODELS:
             if arguments.model in name:
-                rows += measure(name, SHAPES[name], arguments.rounds)
+                rows += (alone if one else measure)(name, SHAPES[name], arguments.rounds)
     publish("hybrid", rows)
+
+
+def alone(name: str, shape: Shape, rounds: int) -> list[Row]:
+    os.environ.pop(DEVICE_VARIABLE, None)
+    on_cores({0})
+    model, reports = shape.load(), list[Report]()
+    mode, tuning = ARMS["forecast"]
+    shortened = attach(model, mode, progress, on_report=reports.append, tuning=tuning)
+    times: list[list[float]] = [[], []]
+    for count in range(rounds + 1):  # the first round warms up
+        for patcher, taken in zip((model, shortened), times, strict=True):
+            since = time.perf_counter()
+            sample(patcher, shape, STEPS)
+            taken.append(time.perf_counter() - since)
+        progress(f"{name}: round {count} {[round(taken[-1], 3) for taken in times]}")
+    plain, short = (taken[1:] for taken in times)
+    last, found = reports[-1], ratios(plain, short)
+    return [
+        {
+            "model": name,
+            "arm": "forecast, one device",
+            "steps": STEPS,
+            "rounds": rounds,
+            "step_ms": milliseconds(short, STEPS),
+            "forward_ms": milliseconds(plain, STEPS),
+            **found,
+            "ideal": round(last.ideal, 3),
+            "of_ideal": round(found["ratio"] / last.ideal, 3),
+            "kinds": kinds(last.steps),
+        }
+    ]
 
 
 def measure(name: str, shape: Shape, rounds: int) -> list[Row]:

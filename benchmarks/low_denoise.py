@@ -17,8 +17,9 @@ from benchmarks.two_cores import command_line  # isort: skip
 
 import torch
 
-from benchmarks.frontier import SCHEDULER, psnr
+from benchmarks.fidelity import image, psnr
 from benchmarks.report import Row, progress, publish
+from benchmarks.together import SCHEDULER
 from demo import pictures
 from demo.evaluate import prompt
 from hybrid_core.comfy_bridge import demo_models
@@ -59,7 +60,7 @@ def measure(kind: str, sampler: str, count: int) -> list[Row]:
         picture = sample(model, kind, drawn, sampler, 16, 1.0, seed)
         for steps, denoise in settings:
             of = kind, wanted, sampler, steps, denoise, 1000 + seed, picture
-            plain, seen = (shown(sample(patcher, *of)) for patcher in (model, attached))
+            plain, seen = (image(sample(patcher, *of)) for patcher in (model, attached))
             decibels[steps, denoise].append(psnr(seen, plain))
             ideals[steps, denoise].append(reports[-1].ideal)
             last = decibels[steps, denoise][-1]
@@ -88,11 +89,6 @@ def sample(
             empty if latent is None else {"samples": latent}, denoise=denoise,
         )  # fmt: skip
     return out["samples"].clone()
-
-
-def shown(latent: torch.Tensor) -> torch.Tensor:
-    """As an image, (1, 3, 64, 64) in -1..1."""
-    return torch.nn.functional.pixel_shuffle(latent, demo_models.PATCH).clamp(-1, 1)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARMS = {
     "paper": ("#b3541e", "o", "paper, k ="),
     "adaptive": ("#1f5fa8", "s", "adaptive, tolerance"),
+    "0.4.0": ("#7a7a7a", "D", "version 0.4.0, tolerance"),
 }
 STEPS = (20, 50)
 INK, QUIET = "#222222", "#8a8a8a"
@@ -48,8 +49,12 @@ def draw(axis: Any, rows: list[dict[str, Any]], model: str, steps: int) -> None:
             row
             for row in rows
             if row["arm"] == arm and all(row[key] == value for key, value in setting.items())
+            if "devices" not in row
         ]
-        pairs = found[0]["pairs"]
+        if not found:
+            continue
+        found.sort(key=lambda row: row["ideal"])
+        pairs = max(pairs, *(row["pairs"] for row in found))
         axis.plot(
             [row["ideal"] for row in found], [row["psnr_db"] for row in found],
             color=colour, marker=mark, markersize=5, linewidth=1.6, label=label,

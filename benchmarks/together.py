@@ -19,6 +19,7 @@ from greenlet import getcurrent, greenlet
 from hybrid_core.comfy_bridge import demo_models, sampler_trace
 from hybrid_core.config import Tuning
 from hybrid_core.course.course import Course
+from hybrid_core.course.matrix import Matrix
 from hybrid_core.course.steps import ForecastStep, PipelinedStep
 from hybrid_core.stages.plan import Cut
 from hybrid_core.stages.swap import Splitter, mapped
@@ -202,19 +203,24 @@ class Setting(NamedTuple):
 
         return self.sample(seed, branches)
 
-    def course(self, mode: str, tuning: Tuning) -> Course:
+    def matrix(self) -> Matrix:
         sampler = comfy.samplers.sampler_object(self.sampler)
-        sigmas, guider = self.sigmas, Guider(self.network, self.cfg)
-        return Course.of(
-            mode, tuning, sigmas.tolist(), self.network.flow,
-            lambda: sampler_trace.matrix(sampler, guider, sigmas), cfg=self.cfg,
-        )  # fmt: skip
+        return sampler_trace.matrix(sampler, Guider(self.network, self.cfg), self.sigmas)
+
+    def course(self, mode: str, tuning: Tuning) -> Course:
+        levels, flow = self.sigmas.tolist(), self.network.flow
+        return Course.of(mode, tuning, levels, flow, self.matrix, cfg=self.cfg)
 
     def shortened(
         self, seed: int, words: tuple[str, str], mode: str, tuning: Tuning
     ) -> tuple[Tensor, Report]:
         """The latent of this pack's run on two devices, and its report."""
-        run = _Run(self, words, self.course(mode, tuning), Report(mode, total=self.steps))
+        return self.run(seed, words, self.course(mode, tuning), mode)
+
+    def run(
+        self, seed: int, words: tuple[str, str], course: Course, mode: str = "adaptive"
+    ) -> tuple[Tensor, Report]:
+        run = _Run(self, words, course, Report(mode, total=self.steps))
         return self.sample(seed, run), run.report
 
 
