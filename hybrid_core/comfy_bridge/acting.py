@@ -43,7 +43,6 @@ def acting(patcher: ModelPatcher, options: Mapping[str, Any]) -> dict[str, Any]:
                 if key != WRAPPER_KEY:
                     found |= {f"{kind} {key} {at}": one for at, one in enumerate(several)}
     found |= {f"injection {name}": value for name, value in patcher.injections.items() if value}
-    found |= {f"hook {name}": value for name, value in patcher.hook_patches.items()}
     return found
 
 

@@ -14,9 +14,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from hybrid_core.comfy_bridge import support
+from hybrid_core.comfy_bridge import hooks, support
+from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.call import ComfyCall
-from hybrid_core.comfy_bridge.controls import RunsControls, of_conds
 from hybrid_core.comfy_bridge.graph_path import Graph, Origin
 from hybrid_core.comfy_bridge.leftovers import take_off_others
 from hybrid_core.comfy_bridge.replayed import ReplaySource, why_not_data
@@ -135,24 +135,17 @@ class Attachment:
         self.latest: Report | None = None
         self._driver: Driver | None = None  # of the run that is under way
         self._replayed: Replayed | None = None  # of that run
-        self._controls: RunsControls | None = None  # of that run
+        self._brought: Brought | None = None  # by its conditioning
 
     def followed_by(self, watcher: Watcher) -> Attachment:
         """The same attachment for another watcher."""
-        return Attachment(
-            self._mode,
-            self._session,
-            self._announce,
-            self._on_report,
-            self._tuning,
-            watcher,
-            self._origin,
-        )
+        told = self._announce, self._on_report
+        return Attachment(self._mode, self._session, *told, self._tuning, watcher, self._origin)
 
     def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
         with costs_no_image("the run could not be prepared"):
-            self._driver = self._replayed = self._controls = None
+            self._driver = self._replayed = self._brought = None
             self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
             driver.prepare(len(noise), support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
@@ -209,7 +202,7 @@ class Attachment:
             cfg,
         )
         pipeline = None
-        if shortened and not divided and not by_nodes:
+        if shortened and not divided and not by_nodes and not hooks.any_in(guider.conds):
             cuts = self._session.cuts.setdefault(patcher.model, {})
             pipeline = Pipeline(course, cuts, shape)
         report = Report(
@@ -224,9 +217,8 @@ class Attachment:
                 raise NotPartitionable(str(obstacle))
             if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
-            found = of_conds(guider.conds)
-            self._controls = RunsControls(found, self._origin.graph) if found else None
-            source = self._source(patcher, obstacle, every[0].worker, shape)
+            self._brought = Brought(guider.conds, patcher, self._origin.graph)
+            source = self._source(patcher, obstacle, every[0].worker, shape, self._brought)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             report.devices = [own_name()]
             leases = []
@@ -247,23 +239,26 @@ class Attachment:
         obstacle: NotPartitionable | None,
         worker: Worker,
         shape: tuple[int, ...],
+        brought: Brought,
     ) -> ReplicaSource | ReplaySource:
         """How the worker is to get the model. Raises NotPartitionable.
 
         obstacle: why it cannot be described as data.
         """
-        session = self._session
+        session, attached = self._session, self._origin.model
         if obstacle is None:
-            return ReplicaSource(patcher, session.model_gone, shape, self._controls)
+            return ReplicaSource(patcher, session.model_gone, shape, brought, attached)
+        if brought.hooks.patches:
+            raise NotPartitionable(f"hooks on the conditioning, and {obstacle}")
         try:
             path = self._origin.path()
             session.replays.check(path, worker)
         except NotPartitionable as error:
             raise NotPartitionable(f"{obstacle}; {error}") from error
         gone, replays = session.model_gone, session.replays
-        source = ReplaySource(patcher, gone, path, replays, shape, self._controls)
+        source = ReplaySource(patcher, gone, path, replays, shape, brought, attached)
         trial = session.replays.trial(source.key, shape, path)
-        self._replayed = Replayed(trial, patcher, self._origin.model)
+        self._replayed = Replayed(trial, patcher, attached)
         return source
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -277,8 +272,9 @@ class Attachment:
     ) -> Any:
         if self._driver is None:
             return executor(model, conds, x, sigma, model_options)
+        hooks.advance(model.current_patcher, conds, sigma, model_options)
         call = ComfyCall(
-            executor, model, conds, x, sigma, model_options, self._replayed, self._controls
+            executor, model, conds, x, sigma, model_options, self._replayed, self._brought
         )
         return call.result(self._driver.evaluate(call))
 

@@ -13,17 +13,16 @@ from torch import nn
 from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.attention_seams import ATTENTION
-from hybrid_core.comfy_bridge.controls import RunsControls, hints
+from hybrid_core.comfy_bridge.brought import Brought
+from hybrid_core.comfy_bridge.controls import hints
 from hybrid_core.comfy_bridge.forwards import with_each_forward
+from hybrid_core.comfy_bridge.hooks import SCHEDULE, holds, strengths
 from hybrid_core.comfy_bridge.trial import Replayed
-from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
 
 Conds = list[list[dict[str, Any]] | None]
-Prompts = tuple[tuple[bool, ...], ...]
 Tensor = torch.Tensor
-SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class ComfyCall:
     sigma: Tensor
     options: Mapping[str, Any]
     replayed: Replayed | None = None  # where the worker makes the model by its nodes
-    controls: RunsControls | None = None  # None where the run has no ControlNet
+    brought: Brought | None = None  # by the run's conditioning; None before a worker is asked
 
     @property
     def network(self) -> nn.Module:
@@ -58,11 +57,12 @@ class ComfyCall:
         return [index for index, cond in enumerate(self.conds) if cond is not None]
 
     @property
-    def prompts(self) -> Prompts:
+    def prompts(self) -> Hashable:
+        strong = strengths(self.conds)
         if not self._scheduled:
-            return ()
+            return strong
         entries, sigma = [branch or [] for branch in self.conds], float(self.sigma[0])
-        return tuple(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
+        return strong, *(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
 
     @property
     def _scheduled(self) -> bool:
@@ -77,11 +77,8 @@ class ComfyCall:
         return len(self.x)
 
     def check(self) -> None:
-        support.check_conds(self.conds)
-        for control in self._controls:
-            if self.controls is None:
-                raise NotPartitionable("a ControlNet came into the conditioning")
-            self.controls.describe(control)
+        for entry in (entry for branch in self.conds for entry in branch or ()):
+            self._of_the_run.describe(entry)
         if self.replayed is None:
             support.check_options(self.options)
         else:
@@ -124,8 +121,13 @@ class ComfyCall:
 
     def context(self, branches: Sequence[int]) -> dict[str, Any]:
         return conds_data.context(
-            self._only(branches), self.options, self.replayed is not None, self.controls
+            self._only(branches), self.options, self._of_the_run, self.replayed is not None
         )
+
+    @property
+    def _of_the_run(self) -> Brought:
+        assert self.brought is not None, "a worker is asked, and what it holds is not known"
+        return self.brought
 
     def inputs(
         self, branches: Sequence[int], pictures: Pictures | None = None
@@ -149,9 +151,3 @@ class ComfyCall:
             outputs[index] if index in outputs else torch.zeros_like(self.x)
             for index in range(len(self.conds))
         ]
-
-
-def holds(entry: Mapping[str, Any], sigma: float) -> bool:
-    """Whether an entry of a prompt takes part at `sigma`."""
-    start, end = map(entry.get, SCHEDULE)
-    return (start is None or sigma <= start) and (end is None or sigma >= end)

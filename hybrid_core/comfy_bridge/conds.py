@@ -9,7 +9,7 @@ import comfy.conds
 import comfy.utils
 import torch
 
-from hybrid_core.comfy_bridge.controls import RunsControls
+from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.option_keys import is_nobodys, is_plain
 from hybrid_core.errors import NotPartitionable, ProtocolError
 from hybrid_core.workers.contract import Pictures
@@ -29,17 +29,17 @@ SET_AT_EVERY_CALL = {
 def context(
     conds: Sequence[CondList | None],
     model_options: Mapping[str, Any],
+    brought: Brought,
     has_code: bool = False,
-    controls: RunsControls | None = None,
 ) -> dict[str, Any]:
     """Data from which `restore` makes equal conds and options. Raises NotPartitionable.
 
-    has_code: the worker's model has the options that cannot leave this process. controls: of the
-    run, where there are any.
+    brought: by the run's conditioning. has_code: the worker's model has the options that cannot
+    leave this process.
     """
     transformer = model_options.get("transformer_options", {})
     return {
-        "conds": [None if cond is None else [_entry(e, controls) for e in cond] for cond in conds],
+        "conds": [None if cond is None else [_entry(e, brought) for e in cond] for cond in conds],
         "transformer_options": {
             key: value
             for key, value in transformer.items()
@@ -57,11 +57,11 @@ def check_options_plain(model_options: Mapping[str, Any]) -> None:
 
 
 def restore(
-    data: Mapping[str, Any], control: Callable[[Any], Any]
+    data: Mapping[str, Any], brought: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[CondList | None], dict[str, Any]]:
-    """conds and model_options for calc_cond_batch. control: makes one from its description."""
+    """conds and model_options for calc_cond_batch. brought: makes what an entry brings."""
     conds = [
-        None if cond is None else [_restored(e, control) for e in cond] for cond in data["conds"]
+        None if cond is None else [_restored(e, brought) for e in cond] for cond in data["conds"]
     ]
     return conds, {"transformer_options": data["transformer_options"]}
 
@@ -113,10 +113,8 @@ def _tensor_of(tensor: Tensor, pictures: Pictures) -> Tensor:
     return pictures.of(comfy.utils.repeat_to_batch_size(tensor, pictures.batch))
 
 
-def _entry(entry: Mapping[str, Any], controls: RunsControls | None) -> dict[str, Any]:
-    plain = {key: entry[key] for key in PLAIN_KEYS if key in entry}
-    if entry.get("control") is not None and controls is not None:
-        plain["control"] = controls.describe(entry["control"])
+def _entry(entry: Mapping[str, Any], brought: Brought) -> dict[str, Any]:
+    plain = {key: entry[key] for key in PLAIN_KEYS if key in entry} | brought.describe(entry)
     plain["model_conds"] = {
         name: (_class_name(name, cond), cond.cond) for name, cond in entry["model_conds"].items()
     }
@@ -130,13 +128,13 @@ def _class_name(name: str, cond: Any) -> str:
     return own.__name__
 
 
-def _restored(entry: dict[str, Any], control: Callable[[Any], Any]) -> dict[str, Any]:
+def _restored(
+    entry: dict[str, Any], brought: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, (class_name, value) in entry["model_conds"].items():
         own = getattr(comfy.conds, class_name, None)
         if not (isinstance(own, type) and issubclass(own, comfy.conds.CONDRegular)):
             raise ProtocolError(f"conditioning class {class_name!r} is not known here")
         made[name] = own(value)
-    if "control" in entry:
-        entry = {**entry, "control": control(entry["control"])}
-    return {**entry, "model_conds": made}
+    return {**entry, **brought(entry), "model_conds": made}

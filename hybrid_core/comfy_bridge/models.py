@@ -12,7 +12,7 @@ from torch import nn
 
 from hybrid_core.comfy_bridge import conds, rebuild, replaying, sampling_objects
 from hybrid_core.comfy_bridge.attention_seams import ATTENTION
-from hybrid_core.comfy_bridge.controls import HeldControls
+from hybrid_core.comfy_bridge.brought import HeldBrought
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.comfy_bridge.portrait import outline, portrait
 from hybrid_core.comfy_bridge.replaying import ImportRefused
@@ -36,27 +36,26 @@ class ComfyModels:
         self._current: Any = None
         self._own_options: dict[str, Any] = {}  # of a replayed model: code that acts in it
         self._replaying: replaying.Replaying | None = None  # made when the first graph comes
-        self._controls = HeldControls()
+        self._brought = HeldBrought()
 
     def load(self, data: Any) -> dict[str, Any]:
+        if self._current is not None:
+            self._current.clean_hooks()  # clones share the weights
         self._current, self._own_options = None, {}
         replayed = "replay" in data
         try:
             patcher = self._replay(data) if replayed else self._rebuild(data)
-            if data.get("controls") is not None:
-                self._controls.load(data["controls"], self._graphs())
+            self._brought.load(data["brought"], patcher, self._graphs)
         except NotPartitionable as error:
             return {"refused": str(error), "import": isinstance(error, ImportRefused)}
         activations = wire.whole_number(data, "activation_bytes")
-        together = [patcher, *patcher.get_nested_additional_models()]
-        if data.get("controls") is not None:
-            together += self._controls.models()
+        together = [patcher, *patcher.get_nested_additional_models(), *self._brought.models()]
         comfy.model_management.load_models_gpu(together, memory_required=activations)
         patcher.pre_run()
         if replayed:
             self._own_options = replaying.options_of(patcher, self.device)
         self._current = patcher
-        return outline(patcher) if replayed else portrait(patcher)
+        return outline(patcher) if replayed else portrait(patcher, self._brought.hooked)
 
     def _rebuild(self, data: Any) -> Any:
         key = data["base_key"]
@@ -86,7 +85,7 @@ class ComfyModels:
         return self._current.model.diffusion_model  # type: ignore[no-any-return]
 
     def context(self, data: Any) -> Any:
-        return conds.restore(data, lambda told: self._controls.restore(told, self._current.model))
+        return conds.restore(data, lambda entry: self._brought.restore(entry, self._current))
 
     def context_of(self, context: Any, pictures: Pictures) -> Any:
         branches, options = context

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.ldm.modules.attention
-import comfy.weight_adapter
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.weight_adapter import WeightAdapterBase
 
+from hybrid_core.comfy_bridge.patches import describe, is_data
 from hybrid_core.comfy_bridge.weights import weights
 from hybrid_core.config import DEVICE_VARIABLE
 from hybrid_core.errors import ReplicaMismatch
@@ -26,15 +26,18 @@ OF_THE_CARD = {  # what ComfyUI chooses by the GPU, and what makes it choose ali
     "operations": "without --fast",
     "attention": "with --use-pytorch-cross-attention",
 }
-OF_THE_MODEL = ("class", "config", "layers", "patched weights", "patches")
+OF_THE_MODEL = ("class", "config", "layers", "patched weights", "patches", "hooks")
 AT_ONCE = 1 << 24  # elements: a device that the model fills has room for so many
 SAMPLES = 8  # patched weights of a dynamic parent, which has to make each of them for this
 ROUNDING = 0.05  # share of a patch's effect that another card's arithmetic may change
 
 
-def portrait(patcher: ModelPatcher) -> dict[str, Any]:
+def portrait(
+    patcher: ModelPatcher, hooked: Mapping[str, dict[str, list[Any]]] | None = None
+) -> dict[str, Any]:
     """Class, configuration, dtypes, layers, patches, and a checksum of every weight.
 
+    hooked: patches that hooks bind to a prompt, by hook and weight.
     The patcher's model must be loaded (comfy.model_management.load_models_gpu).
     """
     base: dict[str, int] = {}
@@ -53,6 +56,7 @@ def portrait(patcher: ModelPatcher) -> dict[str, Any]:
     return {
         **outline(patcher),
         "patches": _digest(patcher.patches),
+        "hooks": [[name, _digest(some)] for name, some in sorted((hooked or {}).items())],
         "weights": base,
         "effects": effects,
     }
@@ -112,7 +116,7 @@ def _digest(patches: dict[str, list[Any]]) -> str:
     """
     tensors: list[torch.Tensor] = []
     given = [
-        (key, [_given(patch) for patch in several])
+        (key, [describe(patch) for patch in several])
         for key, several in patches.items()
         if all(map(is_data, several)) and not _is_outcome(several)
     ]
@@ -121,27 +125,10 @@ def _digest(patches: dict[str, list[Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_data(patch: tuple[Any, ...]) -> bool:
-    """Whether a patch is numbers alone, for code that the worker has."""
-    _, value, _, _, function = patch
-    if function is not None or isinstance(value, list):
-        return False
-    if isinstance(value, WeightAdapterBase):
-        return type(value) in comfy.weight_adapter.adapters
-    return True
-
-
 def _is_outcome(several: list[tuple[Any, ...]]) -> bool:
     """Whether all that the patches do is to set the whole weight."""
     (first, *more) = several
     return not more and type(first[1]) is tuple and first[1][0] == "set" and first[3] is None
-
-
-def _given(patch: tuple[Any, ...]) -> tuple[Any, ...]:
-    strength, value, strength_model, offset, _ = patch
-    if isinstance(value, WeightAdapterBase):
-        value = type(value).__name__, value.weights
-    return strength, value, strength_model, offset
 
 
 def compare(ours: dict[str, Any], theirs: Any) -> None:

@@ -8,9 +8,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
 import comfy.supported_models_base
-import comfy.weight_adapter
 
-from hybrid_core.comfy_bridge import sampling_objects
+from hybrid_core.comfy_bridge import patches, sampling_objects
 from hybrid_core.comfy_bridge.replica import factories
 from hybrid_core.errors import ProtocolError
 
@@ -31,21 +30,10 @@ def patched(
 ) -> comfy.model_patcher.ModelPatcher:
     """A clone with the parent's weight patches and sampling object."""
     clone = patcher.clone()
-    clone.patches = {key: [_patch(p) for p in patches] for key, patches in data["patches"]}
+    clone.patches = {key: [patches.restore(p) for p in some] for key, some in data["patches"]}
     clone.patches_uuid = data["patches_uuid"]
     clone.add_object_patch("model_sampling", sampling_objects.rebuild(data["sampling"]))
     return clone
-
-
-def _patch(described: tuple[Any, ...]) -> tuple[Any, ...]:
-    strength, value, strength_model, offset = described
-    if value[0] == "adapter":
-        name, weights = value[1]
-        by_name = {adapter.__name__: adapter for adapter in comfy.weight_adapter.adapters}
-        if name not in by_name:
-            raise ProtocolError(f"weight adapter {name!r} is not known here")
-        value = by_name[name](set(), weights)
-    return strength, value, strength_model, offset, None
 
 
 def _from_weights(described: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:

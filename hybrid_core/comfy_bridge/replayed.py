@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import conds, sampling_objects, support
 from hybrid_core.comfy_bridge.acting import acting, memory
-from hybrid_core.comfy_bridge.controls import RunsControls
+from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.graph_path import GraphPath
 from hybrid_core.comfy_bridge.portrait import compare_outlines, outline
 from hybrid_core.comfy_bridge.replaying import TOO_SLOW
@@ -88,15 +88,17 @@ class ReplaySource(ModelSource):
         path: GraphPath,
         replays: Replays,
         shape: tuple[int, ...],
-        controls: RunsControls | None,
+        brought: Brought,
+        attached: ModelPatcher,
     ):
-        super().__init__(patcher, on_gone, shape, controls)
+        super().__init__(patcher, on_gone, shape, brought, attached)
         self.path, self._replays = path, replays
         self.by = path.by
         self._sampling: dict[str, Any] | None = None
         with suppress(NotPartitionable):  # the nodes make it
             self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
-        self.key = self._with_controls(f"{self.base_key}:{patcher.patches_uuid.hex}:{path.digest}")
+        patches = self._patches_uuid.hex
+        self.key = f"{self.base_key}:{patches}:{path.digest}:{self._brought.key}"
 
     def fingerprint(self) -> Any:
         """Of the network, and of what other nodes' code remembers."""
@@ -113,7 +115,7 @@ class ReplaySource(ModelSource):
             "key": self.key,
             "replay": self.path.data(),
             "sampling": self._sampling,
-            "controls": self._controls_data(),
+            "brought": self._brought.data(),
             "activation_bytes": self._activation_bytes(),
         }
 

@@ -14,15 +14,15 @@ from typing import Any
 import comfy.model_management
 import comfy.sd
 import comfy.supported_models
-import comfy.weight_adapter
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core.comfy_bridge import demo_models, sampling_objects, support
-from hybrid_core.comfy_bridge.controls import RunsControls
+from hybrid_core.comfy_bridge import demo_models, patches, sampling_objects, support
+from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.fingerprint import Fingerprint, difference, fingerprint
+from hybrid_core.comfy_bridge.hooks import without_hooks
 from hybrid_core.comfy_bridge.naming import spoken_name
-from hybrid_core.comfy_bridge.portrait import compare, is_data, portrait
+from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import PREFIX, Weight, total_bytes, weights
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.machine.checksum import checksum
@@ -57,23 +57,22 @@ class ModelSource:
         patcher: ModelPatcher,
         on_gone: Callable[[str], None],
         shape: tuple[int, ...] | None = None,
-        controls: RunsControls | None = None,
+        brought: Brought | None = None,
+        attached: ModelPatcher | None = None,
     ):
-        """shape: of the latents that will be sampled, where it is known. controls: of the run."""
-        self._patcher, self._shape, self._controls = patcher, shape, controls
+        """shape: of the latents that will be sampled, where it is known.
+
+        brought: by the run's conditioning. attached: the model before the run.
+        """
+        self._patcher, self._shape = patcher, shape
+        self._brought = brought or Brought({}, patcher, None)
+        self._patches_uuid = without_hooks(patcher, attached or patcher)
         if patcher.model not in self.tokens:
             token = self.tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = self.tokens[patcher.model]
         self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
-
-    def _with_controls(self, key: str) -> str:
-        """`key` for this run's ControlNets too."""
-        return key if self._controls is None else f"{key}:{self._controls.key}"
-
-    def _controls_data(self) -> dict[str, Any] | None:
-        return None if self._controls is None else self._controls.data()
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self._patcher)
@@ -110,14 +109,14 @@ class ReplicaSource(ModelSource):
         patcher: ModelPatcher,
         on_gone: Callable[[str], None],
         shape: tuple[int, ...] | None = None,
-        controls: RunsControls | None = None,
+        brought: Brought | None = None,
+        attached: ModelPatcher | None = None,
     ):
         support.check_model(patcher)
-        super().__init__(patcher, on_gone, shape, controls)
+        super().__init__(patcher, on_gone, shape, brought, attached)
         self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
-        self.key = self._with_controls(
-            f"{self.base_key}:{patcher.patches_uuid.hex}:{_fingerprint(self._sampling)}"
-        )
+        sampling = _fingerprint(self._sampling)
+        self.key = f"{self.base_key}:{self._patches_uuid.hex}:{sampling}:{self._brought.key}"
 
     def payload(self, with_base: bool) -> dict[str, Any]:
         """Data of the replica. Raises NotPartitionable."""
@@ -126,9 +125,9 @@ class ReplicaSource(ModelSource):
             "key": self.key,
             "base": describe_base(self._patcher) if with_base else None,
             "patches": describe_patches(self._patcher),
-            "patches_uuid": self._patcher.patches_uuid,
+            "patches_uuid": self._patches_uuid,
             "sampling": self._sampling,
-            "controls": self._controls_data(),
+            "brought": self._brought.data(),
             "activation_bytes": self._activation_bytes(),
         }
 
@@ -136,7 +135,7 @@ class ReplicaSource(ModelSource):
         """Raise ReplicaMismatch unless the worker's portrait equals this process's."""
         check_not_refused(theirs)
         try:
-            ours = portrait(self._patcher)
+            ours = portrait(self._patcher, self._brought.hooks.patches)
         except (RuntimeError, TypeError) as error:  # weights of a kind that cannot be added up
             raise ReplicaMismatch(f"this model cannot be compared: {error}") from error
         compare(ours, theirs)
@@ -211,14 +210,16 @@ def describe_patches(patcher: ModelPatcher) -> list[Any]:
     A weight that other code has a part in (a merge, a patch function, another pack's adapter) is
     sent as it comes out of its patches.
     """
-    odd = {key for key, several in patcher.patches.items() if not all(map(is_data, several))}
+    odd = {
+        key for key, several in patcher.patches.items() if not all(map(patches.is_data, several))
+    }
     made = {PREFIX + weight.name: weight for weight in weights(patcher)} if odd else {}
     described: list[Any] = []
     for key, several in patcher.patches.items():
         if key in odd and key in made:
             described.append((key, [(1.0, ("set", (_outcome(made[key], patcher),)), 1.0, None)]))
         elif key not in odd:
-            described.append((key, [_patch(patch) for patch in several]))
+            described.append((key, [patches.describe(patch) for patch in several]))
     return described
 
 
@@ -231,10 +232,3 @@ def _outcome(weight: Weight, patcher: ModelPatcher) -> torch.Tensor:
     if patched.shape != weight.base.shape:
         raise NotPartitionable(f"a patch function changes the shape of weight {weight.name}")
     return patched
-
-
-def _patch(patch: tuple[Any, ...]) -> tuple[Any, ...]:
-    strength, value, strength_model, offset, _ = patch
-    if isinstance(value, comfy.weight_adapter.WeightAdapterBase):
-        value = ("adapter", (type(value).__name__, value.weights))
-    return strength, value, strength_model, offset

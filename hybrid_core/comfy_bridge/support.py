@@ -27,10 +27,6 @@ CHANGES_MODEL = (
     CallbacksMP.ON_LOAD, CallbacksMP.ON_PRE_RUN,
     CallbacksMP.ON_PREPARE_STATE, CallbacksMP.ON_APPLY_HOOKS,
 )  # fmt: skip
-COND_FEATURES = {
-    "gligen": "GLIGEN is applied to the conditioning",
-    "hooks": "the conditioning carries hooks (a LoRA or a schedule bound to a prompt)",
-}
 SENT_OBJECT_PATCHES = {"model_sampling"}
 EVALUATION = frozenset(  # what an evaluation calls on BaseModel
     {"apply_model", "_apply_model", "process_timestep", "get_dtype", "get_dtype_inference"}
@@ -46,8 +42,8 @@ def check_model(patcher: ModelPatcher) -> None:
         )
     if any(patcher.injections.values()):
         raise NotPartitionable(f"other nodes inject layers ({_names(patcher.injections)})")
-    if patcher.hook_patches or patcher.forced_hooks:
-        raise NotPartitionable("hooks change this model's weights while it samples")
+    if patcher.forced_hooks:
+        raise NotPartitionable("hooks change this model's weights at every prompt")
     if getattr(patcher, "weight_wrapper_patches", None):
         raise NotPartitionable("another node wraps this model's weights")
     others = patcher.object_patches.keys() - SENT_OBJECT_PATCHES - PARENTS_OBJECT_PATCHES
@@ -127,15 +123,6 @@ def check_around(model_options: Mapping[str, Any]) -> None:
     wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
     kind = WrappersMP.CALC_COND_BATCH
     _no_one_else(wrappers.get(kind, {}), f"wraps '{kind}'")
-
-
-def check_conds(conds: Iterable[list[dict[str, Any]] | None]) -> None:
-    """Raise NotPartitionable when conditioning carries models or callables."""
-    for entries in conds:
-        for entry in entries or ():
-            for key, reason in COND_FEATURES.items():
-                if entry.get(key) is not None:
-                    raise NotPartitionable(reason)
 
 
 def obstacle_to(model_options: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.acting import acting, added, memory
 from hybrid_core.comfy_bridge.fingerprint import difference, fingerprint
 from hybrid_core.comfy_bridge.graph_path import GraphPath
+from hybrid_core.comfy_bridge.hooks import without_hooks
 from hybrid_core.comfy_bridge.option_keys import is_nobodys
 from hybrid_core.errors import NotPartitionable, NotYet
 from hybrid_core.machine.checksum import checksum
@@ -141,9 +142,7 @@ class Replayed:
 
     def _check_nothing_added(self, options: Mapping[str, Any]) -> None:
         patcher, path = self._patcher, self._trial.path
-        if patcher.hook_patches or patcher.forced_hooks:
-            raise NotPartitionable("hooks change this model's weights while it samples")
-        if patcher.patches_uuid != self._attached.patches_uuid:
+        if without_hooks(patcher, self._attached) != self._attached.patches_uuid:
             raise NotPartitionable(
                 "a node after Hybrid Attach Model changes the model's weights; put Hybrid Attach "
                 "Model behind it"

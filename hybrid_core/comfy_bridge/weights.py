@@ -60,7 +60,10 @@ def weights(patcher: ModelPatcher) -> Iterator[Weight]:
     network = patcher.model.diffusion_model
     modules = dict(network.named_modules())
     for name, held in network.state_dict().items():
-        key, base = PREFIX + name, held
+        key = PREFIX + name
+        if key in patcher.hook_backup:  # a hook's patches are in the weight, for this evaluation
+            held = patcher.hook_backup[key][0]
+        base = held
         if key in patcher.backup:
             base = patcher.backup[key].weight
         elif key in patcher.backup_buffers:

@@ -310,7 +310,7 @@ CONDS = {
         lambda kind: entry(kind, POSITIVE, control=Control(), control_apply_to_uncond=False),
         "a ControlNet is applied",
     ),
-    "hooks on conditioning": (hooked, "hooks change this model's weights"),
+    "hooks on conditioning": (hooked, None),
 }
 
 
