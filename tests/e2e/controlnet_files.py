@@ -1,4 +1,4 @@
-"""Writes a ControlNet and a LoRA with random weights for the demo U-Net into a models folder.
+"""Writes ControlNets, GLIGEN and a LoRA with random weights for the demo U-Net to a models folder.
 
 A program of its own, because it needs ComfyUI's modules: the tests run it beside the server.
 """
@@ -17,6 +17,7 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = True
 
 import comfy.cldm.cldm  # noqa: E402
+import comfy.gligen  # noqa: E402
 import comfy.ops  # noqa: E402
 import torch  # noqa: E402
 from comfy.utils import save_torch_file  # noqa: E402
@@ -29,6 +30,7 @@ SHAPE = {
     "use_spatial_transformer": True, "use_linear_in_transformer": False, "context_dim": 64,
     "num_head_channels": 64, "legacy": False, "adm_in_channels": None,
 }  # fmt: skip
+WITH_TRANSFORMERS = ("input_blocks.3.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1")
 
 
 def filled(state, scale, seed):
@@ -43,6 +45,18 @@ def controlnet(seed):
         **SHAPE, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
     return filled(net.state_dict(), 0.05, seed)
+
+
+def gligen():
+    """A layer for each transformer block of the demo U-Net, and what places the boxes."""
+    made = [comfy.gligen.GatedSelfAttentionDense(128, 64, 2, 64) for _ in WITH_TRANSFORMERS]
+    state = {
+        f"{place}.transformer_blocks.0.fuser.{name}": weight
+        for place, block in zip(WITH_TRANSFORMERS, made, strict=True)
+        for name, weight in block.state_dict().items()
+    }
+    position = comfy.gligen.PositionNet(64, 64).state_dict()
+    return filled(state | {f"position_net.{k}": v for k, v in position.items()}, 0.1, 6)
 
 
 def lora():
@@ -61,7 +75,8 @@ def lora():
 if __name__ == "__main__":
     models = Path(sys.argv[1])
     for name, state in (
-        ("controlnet/one", controlnet(1)), ("controlnet/two", controlnet(2)), ("loras/some", lora())
+        ("controlnet/one", controlnet(1)), ("controlnet/two", controlnet(2)),
+        ("gligen/boxes", gligen()), ("loras/some", lora()),
     ):  # fmt: skip
         path = models / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)

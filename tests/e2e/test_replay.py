@@ -242,6 +242,56 @@ def test_a_controlnet_is_shared(server, how):
     assert relative(latents(server, graph("KSampler", "unet", seed=seed)), expected) > 1e-3
 
 
+def with_gligen(seed, sampler="Hybrid_KSampler"):
+    prompt = with_control(seed, sampler)
+    prompt["net one"] = {
+        "class_type": "GLIGENLoader", "inputs": {"gligen_name": "boxes.safetensors"},
+    }  # fmt: skip
+    prompt["one"] = {
+        "class_type": "BoxPrompt",
+        "inputs": {"conditioning": ["positive", 0], "gligen": ["net one", 0]},
+    }
+    prompt["sampler"]["inputs"]["negative"] = ["negative", 0]
+    return prompt
+
+
+def with_hooks(seed, sampler="Hybrid_KSampler"):
+    """A LoRA that begins in the middle of the run, bound to the negative prompt."""
+    prompt = with_control(seed, sampler)
+    kinds = {
+        "early": ("CreateHookKeyframe", {"strength_mult": 0.2, "start_percent": 0.0}),
+        "late": (
+            "CreateHookKeyframe",
+            {"strength_mult": 1.0, "start_percent": 0.4, "prev_hook_kf": ["early", 0]},
+        ),
+        "lora": (
+            "CreateHookLoraModelOnly",
+            {"lora_name": "some.safetensors", "strength_model": 0.8},
+        ),
+        "scheduled": ("SetHookKeyframes", {"hooks": ["lora", 0], "hook_kf": ["late", 0]}),
+        "one": (
+            "ConditioningSetProperties",
+            {
+                "cond_NEW": ["negative", 0], "strength": 1.0, "set_cond_area": "default",
+                "hooks": ["scheduled", 0],
+            },
+        ),
+    }  # fmt: skip
+    prompt |= {
+        name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in kinds.items()
+    }
+    prompt["sampler"]["inputs"] |= {"positive": ["positive", 0], "negative": ["one", 0]}
+    return prompt
+
+
+@pytest.mark.parametrize("make", [with_gligen, with_hooks])
+def test_what_comes_with_a_prompt_is_shared(server, make):
+    seen, seed = until_shared(server, make)
+    expected = latents(server, make(seed, "KSampler"))
+    assert relative(seen, expected) < 1e-4
+    assert relative(latents(server, graph("KSampler", "unet", seed=seed)), expected) > 1e-3
+
+
 def test_a_changed_lora_behind_a_replayed_path_loads_nothing_again(server):
     def with_lora(seed, strength=0.5):
         prompt = with_node("AttentionInput", seed=seed)
