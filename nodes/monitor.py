@@ -22,6 +22,12 @@ def _server() -> Any | None:
     return getattr(PromptServer, "instance", None)
 
 
+def _running() -> list[Any]:
+    """The prompts being executed; none in a ComfyUI that has no queue yet."""
+    queue = getattr(_server(), "prompt_queue", None)
+    return [] if queue is None else list(queue.currently_running.values())
+
+
 def _tell_of_run(client_id: str, message: dict[str, Any]) -> None:
     server = _server()
     if server is not None:
@@ -62,7 +68,7 @@ def _address(node_id: str) -> Address:
     context, server = get_executing_context(), _server()
     if context is None or server is None:
         return Address(node_id)
-    for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
+    for _, prompt_id, _, extra, *_ in _running():
         if prompt_id == context.prompt_id:
             workflow_id = _text(extra, "extra_pnginfo", "workflow", "id")
             return Address(node_id, prompt_id, workflow_id, _text(extra, "client_id"))
@@ -78,8 +84,7 @@ def _text(value: Any, *path: str) -> str | None:
 
 def prompt_running() -> bool:
     """Whether ComfyUI executes a prompt at this moment."""
-    server = _server()
-    return server is not None and bool(server.prompt_queue.currently_running)
+    return bool(_running())
 
 
 def tell_of_worker(overview: dict[str, Any]) -> None:

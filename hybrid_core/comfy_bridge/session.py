@@ -89,18 +89,25 @@ class Session(Pool):
         seen: Any = None
         while True:
             time.sleep(WATCH_SECONDS)
-            for number in range(len(self.made)):
-                why = self._why_stop(number)
-                if why is not None:
-                    log.info("worker stopped: %s", why)
-                    self.stop(number)
-            now = [
-                (self.state(number), holdings.worker.last_error)
-                for number, holdings in enumerate(self.made)
-            ]
-            if now != seen:
-                seen = now
-                self.on_change()
+            try:
+                seen = self._look_after(seen)
+            except Exception:  # whatever the host's functions raise, workers are looked after
+                log.debug("a look after the workers failed", exc_info=True)
+
+    def _look_after(self, seen: Any) -> Any:
+        """End the workers that nobody needs. `seen`: what came of the last look."""
+        for number in range(len(self.made)):
+            why = self._why_stop(number)
+            if why is not None:
+                log.info("worker stopped: %s", why)
+                self.stop(number)
+        now = [
+            (self.state(number), holdings.worker.last_error)
+            for number, holdings in enumerate(self.made)
+        ]
+        if now != seen:
+            self.on_change()
+        return now
 
     def _why_stop(self, number: int) -> str | None:
         unused = self.unused_seconds(number)

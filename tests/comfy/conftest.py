@@ -32,7 +32,7 @@ sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("harm", "helpers")
 
 from harm import model, partitioned, reference  # noqa: E402, F401  fixtures
-from helpers import EvenSession, unmeasured  # noqa: E402
+from helpers import EvenSession, started_quickly, unmeasured  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +49,8 @@ def demo():
 @pytest.fixture(scope="session")
 def session():
     """The worker that tests share. One may have harmed it: bring_up starts it again."""
-    unmeasured(SESSION.every())
+    for holdings in unmeasured(SESSION.every()):
+        started_quickly(holdings.worker)
     yield SESSION
     SESSION.stop()
 

@@ -32,8 +32,10 @@ def bench(session, tmp_path_factory):
         await nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False)
         await nodes.load_custom_node(str(ROOT), module_parent="custom_nodes")
 
+    before = session.busy, session.on_change
     asyncio.run(load())
     yield Bench(session)
+    session.busy, session.on_change = before
     folder_paths.folder_names_and_paths["loras"][0].remove(str(folder))
 
 

@@ -22,7 +22,7 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.driver.driver import Driver
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.host_arena import HostArena
-from hybrid_core.workers.process.host import Host
+from hybrid_core.workers.process.host import USUAL, Host
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's /proc")
 
@@ -141,6 +141,7 @@ def test_worker_hung_while_it_takes_conditioning(own_session, model, partitioned
 @linux
 def test_worker_that_never_comes_up_is_given_up(own_session, model, reference):
     session = own_session(start_seconds=0.2)
+    session.holdings().worker._means = USUAL  # which takes seconds
     with torch.inference_mode():
         assert not session.bring_up(model, 5)
     assert "was not up after" in session.holdings().worker.last_error

@@ -168,3 +168,16 @@ def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
     monkeypatch.setattr("hybrid_core.workers.pool.STATUS_SECONDS", 0.1)
     wait_until(lambda: session.status() == {} and session.worker.pid is None, 60)
     assert "does not answer" in session.worker.last_error
+
+
+def test_a_page_that_cannot_be_told_keeps_no_worker(demo, session, monkeypatch):
+    def failing():
+        raise RuntimeError("the server is closing")
+
+    monkeypatch.setattr(session, "on_change", failing)
+    bring_up(session, demo["mmdit"])
+    host, watch = session.worker, session._watch
+    wait_until(lambda: session.state() == "ready")
+    comfy.model_management.unload_all_models()
+    wait_until(lambda: host.pid is None)
+    assert watch.is_alive()
