@@ -13,10 +13,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import comfy
+
 from hybrid_core.workers.process import lifeline, spawning
 
 HERE = Path(__file__).resolve().parent
-PATHS = (os.environ["COMFYUI_DIR"], str(HERE), str(HERE.parents[1]))
+PATHS = [str(Path(folder).parent) for folder in comfy.__path__] + [str(HERE), str(HERE.parents[1])]
 
 
 def start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProcess:
@@ -27,7 +29,7 @@ def start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProces
     context.set_forkserver_preload(["quick_start_imports"])
     process = context.Process(target=_begin, args=(target, arguments), daemon=True)
     before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join((*PATHS, before))  # of the process that forks
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, before])  # of the process that forks
     try:
         with spawning._childs_view():
             process.start()
