@@ -3,32 +3,28 @@
     python dev.py bench low-denoise [--json] [--model WORD] [--pictures 16] [--sampler euler]
 
 Pictures of KSampler's are denoised again towards another prompt, by KSampler and by mode adaptive
-at its default tolerance, on one device: which steps are foreseen is the same on two.
+at its default tolerance. As in `bench frontier`, in one process, with two devices' kinds of steps.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import statistics
-from typing import Any
 
-from benchmarks.two_cores import command_line  # isort: skip
+from benchmarks.two_cores import command_line, one_core  # isort: skip
 
 import torch
 
-from benchmarks.fidelity import image, psnr
+from benchmarks.fidelity import accuracy, fidelity, mean
 from benchmarks.report import Row, progress, publish
-from benchmarks.together import SCHEDULER
-from demo import pictures
+from benchmarks.together import Network, Setting, together
+from demo import classifier, pictures
 from demo.evaluate import prompt
 from hybrid_core.comfy_bridge import demo_models
-from hybrid_core.comfy_bridge.attach import attach
-from hybrid_core.config import DEVICE_VARIABLE
-from hybrid_core.telling.report import Report, kinds
-from nodes import common_ksampler
+from hybrid_core.config import Tuning
+from hybrid_core.telling.report import kinds
 
 DENOISE, STEPS, CFG = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (10, 20, 30), 5.0
+FIRST_STEPS = 16  # of the pictures that are denoised again
 MOST = 64  # pictures
 
 
@@ -37,58 +33,43 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--sampler", default="euler")
     arguments = parser.parse_args()
-    os.environ.pop(DEVICE_VARIABLE)
-    torch.set_num_threads(1)
     rows: list[Row] = []
-    for kind in demo_models.KINDS:
-        if arguments.model in kind:
-            rows += measure(kind, arguments.sampler, arguments.pictures)
+    with one_core():
+        for kind in demo_models.KINDS:
+            if arguments.model in kind:
+                rows += measure(Network(kind), arguments.sampler, arguments.pictures)
     publish("low-denoise", rows)
 
 
-def measure(kind: str, sampler: str, count: int) -> list[Row]:
+def measure(network: Network, sampler: str, count: int) -> list[Row]:
     """A row for each number of steps and denoise, over all pictures."""
-    model = demo_models.load_model(kind)
-    reports: list[Report] = []
-    attached = attach(model, "adaptive", str, on_report=reports.append)
+    judge = classifier.load()
     labels = pictures.random_labels(MOST, torch.Generator().manual_seed(12))
-    settings = list(itertools.product(STEPS, DENOISE))
-    decibels: dict[Any, list[float]] = {setting: [] for setting in settings}
-    ideals: dict[Any, list[float]] = {setting: [] for setting in settings}
-    for seed in range(count):
-        drawn, wanted = (prompt(labels[place]) for place in (seed, seed - 1))
-        picture = sample(model, kind, drawn, sampler, 16, 1.0, seed)
-        for steps, denoise in settings:
-            of = kind, wanted, sampler, steps, denoise, 1000 + seed, picture
-            plain, seen = (image(sample(patcher, *of)) for patcher in (model, attached))
-            decibels[steps, denoise].append(psnr(seen, plain))
-            ideals[steps, denoise].append(reports[-1].ideal)
-            last = decibels[steps, denoise][-1]
-            progress(f"{kind} {seed} {steps} {denoise} {last:.1f} {kinds(reports[-1].steps)}")
-    return [
-        {
-            "model": f"demo {kind}", "sampler": sampler, "steps": steps, "denoise": denoise,
-            "pictures": count, "psnr_min_db": round(min(decibels[steps, denoise]), 1),
-            "psnr_db": round(statistics.mean(decibels[steps, denoise]), 1),
-            "ideal": round(statistics.harmonic_mean(ideals[steps, denoise]), 2),
-        }
-        for steps, denoise in settings
-    ]  # fmt: skip
-
-
-def sample(
-    patcher: Any, kind: str, words: str, sampler: str, steps: int, denoise: float, seed: int,
-    latent: torch.Tensor | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """Final latent, (1, 48, 16, 16)."""
-    empty = {"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 8}
-    conds = (demo_models.conditioning(kind, text) for text in (words, ""))
-    with torch.inference_mode():
-        (out,) = common_ksampler(
-            patcher, seed, steps, CFG, sampler, SCHEDULER, *conds,
-            empty if latent is None else {"samples": latent}, denoise=denoise,
-        )  # fmt: skip
-    return out["samples"].clone()
+    words = [(prompt(row), "") for row in labels]
+    first = Setting(network, FIRST_STEPS, CFG, sampler)
+    drawn = together(network, [lambda n=n: first.plain(n, words[n]) for n in range(count)])
+    rows: list[Row] = []
+    for steps, denoise in itertools.product(STEPS, DENOISE):
+        settings = [Setting(network, steps, CFG, sampler, denoise, one) for one in drawn]
+        taken = [  # towards the prompt of the picture before
+            (setting, 1000 + number, words[number - 1]) for number, setting in enumerate(settings)
+        ]
+        network.forget()
+        plain = together(network, [lambda s=s, n=n, w=w: s.plain(n, w) for s, n, w in taken])
+        runs = [lambda s=s, n=n, w=w: s.shortened(n, w, "adaptive", Tuning()) for s, n, w in taken]
+        found = [
+            {
+                **fidelity(latent, true), "ideal": report.ideal, "kinds": kinds(report.steps),
+                "accuracy": accuracy(judge, latent, labels[number - 1]),
+            }
+            for number, ((latent, report), true) in enumerate(
+                zip(together(network, runs), plain, strict=True)
+            )
+        ]  # fmt: skip
+        common: Row = {"model": f"demo {network.kind}", "sampler": sampler, "steps": steps}
+        rows.append(common | {"denoise": denoise, "tolerance": Tuning.tolerance} | mean(found))
+        progress(" ".join(f"{key}={value}" for key, value in rows[-1].items()))
+    return rows
 
 
 if __name__ == "__main__":

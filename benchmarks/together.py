@@ -177,23 +177,29 @@ class Setting(NamedTuple):
     steps: int
     cfg: float
     sampler: str
+    denoise: float = 1.0
+    picture: Tensor | None = None  # the latent that is denoised anew, as it comes out of a sampler
 
     @property
     def sigmas(self) -> Tensor:
         patcher, cpu = self.network.patcher, torch.device("cpu")
-        made = comfy.samplers.KSampler(patcher, self.steps, cpu, self.sampler, SCHEDULER, 1.0)
+        made = comfy.samplers.KSampler(
+            patcher, self.steps, cpu, self.sampler, SCHEDULER, self.denoise
+        )
         return made.sigmas
 
     def sample(self, seed: int, branches: Callable[..., Any]) -> Tensor:
         """Final latent, (1, C, H, W). branches: the two denoised latents at x and sigma."""
-        sampler = comfy.samplers.sampler_object(self.sampler)
+        sampler, model = comfy.samplers.sampler_object(self.sampler), self.network.patcher.model
         latent = torch.zeros(LATENT)
+        if self.picture is not None:
+            latent = model.process_latent_in(self.picture)
         out = sampler.sample(
             Guider(self.network, self.cfg, branches), self.sigmas,
             {"model_options": {}, "seed": seed}, None,
             comfy.sample.prepare_noise(latent, seed), latent, None, True,
         )  # fmt: skip
-        return self.network.patcher.model.process_latent_out(out)
+        return model.process_latent_out(out)
 
     def plain(self, seed: int, words: tuple[str, str]) -> Tensor:
         """KSampler's latent."""
