@@ -185,7 +185,7 @@ class Attachment:
         obstacle = why_not_data(patcher, guider.model_options)
         # a model by its nodes is divided by branch and by picture only
         by_nodes = obstacle is not None and (not alone or shape[0] > 1)
-        tokens = tokens_of(patcher.model.diffusion_model) if alone and not by_nodes else None
+        tokens = None if by_nodes else tokens_of(patcher.model.diffusion_model)
         divided = alone and (tokens is not None or shape[0] > 1)
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)

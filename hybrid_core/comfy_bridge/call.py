@@ -57,6 +57,10 @@ class ComfyCall:
         return [index for index, cond in enumerate(self.conds) if cond is not None]
 
     @property
+    def aside(self) -> bool:
+        return len(self.conds) == 1  # a guider gives an empty list for a prompt that it leaves out
+
+    @property
     def prompts(self) -> Hashable:
         strong = strengths(self.conds)
         if not self._scheduled:

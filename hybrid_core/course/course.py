@@ -149,6 +149,12 @@ class Course:
         self._asked = True
         return self._chosen(memory, record, x, sigma, foreseen)
 
+    def passed(self, sigma: Tensor) -> Step:
+        """An evaluation at `sigma` (B,) of other branches than the run's: not learned from."""
+        level = float(sigma[0])
+        self._step = self._step_at(level)
+        return Step(StepRecord(self._step, level))
+
     def _chosen(
         self, memory: Memory, record: StepRecord, x: Tensor, sigma: Tensor, foreseen: bool
     ) -> Step:

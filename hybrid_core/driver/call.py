@@ -37,6 +37,11 @@ class Call(Protocol):
         ...
 
     @property
+    def aside(self) -> bool:
+        """Whether it is beside the guider's own evaluations, as PAG and its kin ask for."""
+        ...
+
+    @property
     def pictures(self) -> int:
         """How many of the batch could be evaluated apart; 1 where they could not."""
         ...

@@ -156,6 +156,9 @@ class Driver:
             return Execution(*rest)
         return TokenExecution(self._tokens, other, *rest)
 
+    def _tokens_of(self, call: Call) -> TokenSharing | None:
+        return None if call.aside else self._tokens
+
     def _decide(self, call: Call) -> tuple[Step, Taking]:
         """What this evaluation is to be, and who takes part."""
         count, pipeline = len(call.branches), self._pipeline
@@ -164,7 +167,7 @@ class Driver:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):
             pipeline = None
-        other_ways = pipeline is not None or self._tokens is not None
+        other_ways = pipeline is not None or self._tokens_of(call) is not None
         worth = dividing.worth_asking(count, call.pictures, other_ways)
         crew = self._checked_crew(call) if worth else Crew()
         answer = None
@@ -174,13 +177,18 @@ class Driver:
             answer = self._pipeline.take_in(call.x)
         if pipeline is not None:
             pipeline.follow(call)
-        step = self._course.begin(call.x, call.sigma, call.prompts) if on_course else Step.aside()
+        step = self._step(call, on_course)
         if answer is not None:
             step.record.worker_seconds, step.record.waited_seconds = answer.seconds, answer.waited
         wait, self._wait_seconds = self._wait_seconds, 0.0
         ready = crew.ready(dividing.of_use(count, call.pictures, pipeline is not None), wait)
         step.record.waiting = not ready and bool(crew.leases) and not crew.gone
         return step, Taking(ready, pipeline if ready else None, crew.apart(self.report))
+
+    def _step(self, call: Call, on_course: bool) -> Step:
+        if on_course:
+            return self._course.begin(call.x, call.sigma, call.prompts)
+        return Step.aside() if call.aside else self._course.passed(call.sigma)
 
     def _hired(self) -> Crew:
         if not self._rented:
@@ -216,7 +224,8 @@ class Driver:
                 return step, plan
             step = step.in_full()
         keep = None if pipeline is None else pipeline.keeps(step)
-        return step, dividing.in_full(call, taking, self._crew, self.report, keep, self._tokens)
+        tokens = self._tokens_of(call)
+        return step, dividing.in_full(call, taking, self._crew, self.report, keep, tokens)
 
     def _learn(
         self, call: Call, step: Step, taking: Taking, out: Outputs, kept: Boundaries | None

@@ -226,7 +226,9 @@ class Report:
 
     def line(self) -> str:
         """The run in one line of words."""
-        aside = self.divided if self.partitioned else 0  # PAG and its kin ask for one branch more
+        aside = 0  # PAG and its kin ask for one branch more
+        if self.partitioned:
+            aside = sum(step.step is None for step in self.of("shared"))
         shared = self.shared - aside
         total = shared + self.local + (0 if self.partitioned else self.single)
         words = []

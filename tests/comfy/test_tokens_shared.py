@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import CFGOverride
 from helpers import FORESEEN, Watched, bring_up, relative, sample
 from loras import with_lora
 
@@ -92,6 +93,21 @@ def test_a_worker_killed_inside_a_gather_gives_the_same_image(demo, session, mon
     assert "the other process is gone" in watched.announced[0]
     monkeypatch.undo()
     bring_up(session, demo[KIND])
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "heun"])
+def test_steps_without_a_negative_prompt_equal_ksampler(demo, session, sampler):
+    """Noise and two evaluations a step; cfg is 1 in the middle of the run."""
+    settings = {"sampler": sampler, "steps": 8}
+    bring_up(session, demo[KIND])
+    watched, images = Watched(demo[KIND], session), []
+    for model in (watched.model, demo[KIND]):
+        overridden = CFGOverride.execute(model, 1.0, 0.3, 0.8).result[0]
+        images.append(sample(overridden, KIND, **settings))
+    (report,) = watched.reports
+    assert set(kinds(report.steps)) == {"E", "d"} and report.reasons == []
+    assert report.by_tokens and all(step.gathers for step in report.by_tokens)
+    assert relative(*images) < EQUAL
 
 
 def test_mode_adaptive_divides_what_it_does_not_foresee(demo, session):

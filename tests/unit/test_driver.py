@@ -266,7 +266,7 @@ def test_evaluations_of_other_branches_are_no_steps(network, holdings):
 
     def with_another(call):
         out = original(call)
-        call.conds = [call.conds[0], None]
+        call.conds, call.aside = [call.conds[0]], True
         original(call)
         call.conds = PROMPTS
         return out

@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 from tensors import relative
 from toy_framework import (
     ONE,
+    PROMPTS,
+    SIGMAS,
     STEPS,
     MixingModels,
     Run,
+    ToyCall,
     Transformer,
     TransformerModels,
     serial,
+    start,
+    stepped,
 )
 
 from hybrid_core.config import WorkerDevice
@@ -110,8 +115,8 @@ def network():
     return Transformer()
 
 
-def run(network, holdings, **more):
-    return Run(network, holdings, prompts=ONE, divided=True, **more)
+def run(network, holdings, prompts=ONE, **more):
+    return Run(network, holdings, prompts=prompts, divided=True, **more)
 
 
 def test_one_picture_is_divided_by_tokens_and_is_the_frameworks(network, holdings):
@@ -225,6 +230,34 @@ def test_a_network_that_differs_by_tokens_is_not_divided_and_says_so(network, ho
         refused = run(network, holdings)
         assert relative(refused.sample(batch=1), serial(network, ONE, 1)) < CLOSE
     assert kinds(refused.report.steps) == "s" * STEPS and refused.report.reasons == [OTHERWISE]
+
+
+def test_steps_of_one_branch_in_a_run_of_two_are_divided_by_tokens(network, holdings):
+    """What CFGOverride to 1 does; what PAG asks for beside the guider is not divided."""
+    guided, x = run(network, holdings, prompts=PROMPTS), start(1)
+    for index in range(STEPS):
+        outs = [network(x, torch.full((1,), SIGMAS[index]), p) for p in prompts_at(index)]
+        x = stepped(x, outs, index)
+
+    def override(index):
+        guided.prompts = [*prompts_at(index), None][:2]
+
+    assert relative(guided.sample(override, batch=1), x) < CLOSE
+    report = guided.report
+    assert kinds(report.steps) == "EEEEEEddddddEEEEEEEE" and report.reasons == []
+    assert [step.compared for step in report.by_tokens] == [True] + [False] * 5
+    assert [step.step for step in report.steps] == list(range(STEPS))
+    assert f"{STEPS} of {STEPS} steps shared" in report.line()
+    beside = run(network, holdings, prompts=PROMPTS)
+    call = ToyCall(network, ONE, start(1), torch.ones(1))
+    call.aside = True
+    beside.driver.evaluate(call)
+    (step,) = beside.report.steps
+    assert (step.kind, step.step, call.asked) == ("single", None, [(0,)])
+
+
+def prompts_at(index):
+    return ONE if 6 <= index < 12 else PROMPTS
 
 
 def test_what_one_device_took_is_what_dividing_is_measured_by(network, holdings, worker):
