@@ -195,10 +195,16 @@ def core_split(model: Any, devices: tuple[str, str]) -> Any:
     return model
 
 
-def sample(model: Any, shape: Shape, steps: int, cfg: float = 5.0) -> torch.Tensor:
-    """`steps` Euler steps from fixed noise."""
+def sample(
+    model: Any, shape: Shape, steps: int, cfg: float = 5.0, control: Any = None
+) -> torch.Tensor:
+    """`steps` Euler steps from fixed noise. control: a ControlNet with its hint."""
     guider = CFGGuider(model)
-    guider.set_conds(conditioning(shape, 1), conditioning(shape, 2))
+    prompts = conditioning(shape, 1), conditioning(shape, 2)
+    if control is not None:
+        for ((_, extra),) in prompts:
+            extra |= {"control": control, "control_apply_to_uncond": False}
+    guider.set_conds(*prompts)
     guider.set_cfg(cfg)
     sigmas = KSampler(model, steps, model.load_device, scheduler="normal").sigmas
     noise = torch.randn(shape.latent, generator=torch.Generator().manual_seed(3))

@@ -217,7 +217,7 @@ class Attachment:
                 raise NotPartitionable(str(obstacle))
             if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
-            self._brought = Brought(guider.conds, patcher, self._origin.graph)
+            self._brought = Brought(guider.conds, patcher, self._origin.graph, shape)
             source = self._source(patcher, obstacle, every[0].worker, shape, self._brought)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             report.devices = [own_name()]

@@ -19,11 +19,20 @@ Entry = Mapping[str, Any]  # of a prompt
 class Brought:
     """Of one run, as the parent tells the worker of it."""
 
-    def __init__(self, conds: Mapping[str, Any], patcher: ModelPatcher, graph: Graph | None):
-        """conds: of a guider, by name. Raises NotPartitionable for what cannot be repeated."""
+    def __init__(
+        self,
+        conds: Mapping[str, Any],
+        patcher: ModelPatcher,
+        graph: Graph | None,
+        shape: tuple[int, ...] = (),
+    ):
+        """conds: of a guider, by name. shape: of the run's latents.
+
+        Raises NotPartitionable for what cannot be repeated.
+        """
         entries = [entry for entries in conds.values() for entry in entries or ()]
         self.hooks = RunsHooks(entries, patcher)
-        self._controls = RunsControls(entries, graph)
+        self._controls = RunsControls(entries, graph, shape)
 
     @property
     def key(self) -> str:

@@ -32,6 +32,7 @@ VALUES = ("strength", "timestep_percent_range", "cond_hint_original", "extra_con
 SET_IN_A_RUN = "base_model"  # an extra argument that a control gives itself
 
 _digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()  # of earlier runs
 
 
 def chain(control: Any) -> Iterator[Any]:
@@ -44,8 +45,14 @@ def chain(control: Any) -> Iterator[Any]:
 class RunsControls:
     """The controls of one run, as the parent tells the worker of them."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]], graph: Graph | None):
-        """entries: of all prompts. Raises NotPartitionable for what cannot be repeated."""
+    def __init__(
+        self, entries: Iterable[Mapping[str, Any]], graph: Graph | None, shape: tuple[int, ...]
+    ):
+        """entries: of all prompts. shape: of the run's latents.
+
+        Raises NotPartitionable for what cannot be repeated.
+        """
+        self._shape = shape
         found: dict[int, Any] = {}
         for entry in entries:
             found |= {id(control): control for control in chain(entry.get("control"))}
@@ -67,17 +74,26 @@ class RunsControls:
     def describe(self, control: Any) -> dict[str, Any]:
         """One control with those before it. Raises NotYet, NotPartitionable."""
         name = self._known(control)
-        if control.vae is not None and control.cond_hint is None:
-            raise NotYet("the VAE makes the ControlNet's hint in the next evaluation")
         arguments = {k: v for k, v in control.extra_args.items() if k != SET_IN_A_RUN}
         before = control.previous_controlnet
         return {
             "model": name,
             "values": {value: getattr(control, value) for value in VALUES},
             "extra_args": arguments,
-            "made": control.cond_hint if control.vae is not None else None,
+            "made": None if control.vae is None else self._hint(control),
             "previous": None if before is None else self.describe(before),
         }
+
+    def _hint(self, control: Any) -> torch.Tensor:
+        """What a VAE has made of the hint, in this run or, for the same size, an earlier one."""
+        if control.cond_hint is not None:
+            _made[control] = control.cond_hint
+            return _made[control]
+        earlier, ratio = _made.get(control), control.compression_ratio
+        sides = tuple(side * ratio for side in self._shape[-2:])
+        if earlier is None or tuple(earlier.shape[-2:]) != sides:
+            raise NotYet("the VAE makes the ControlNet's hint in the next evaluation")
+        return earlier
 
     def describe_boxes(self, gligen: tuple[Any, ...]) -> dict[str, Any]:
         """An entry's GLIGEN. Raises NotPartitionable."""
