@@ -110,6 +110,9 @@ SHAPES = {
         6,
     ),
 }
+SHAPES["SD3 shape, four times the places"] = replace(
+    SHAPES["SD3 shape, 9 blocks"], latent=(1, 16, 64, 64), steps=3
+)
 
 
 def one_branch_shapes() -> dict[str, Shape]:
@@ -128,7 +131,7 @@ def one_branch_shapes() -> dict[str, Shape]:
         "SD3 shape, 9 blocks": sd3,
         "SDXL shape, half width, 2 pictures": replace(sdxl, latent=(2, *sdxl.latent[1:])),
         "Flux shape, four times the places": Shape(flux, (1, 16, 64, 64), (64, 1024), 768, 4),
-        "SD3 shape, four times the places": replace(sd3, latent=(1, 16, 64, 64)),
+        "SD3 shape, four times the places": SHAPES["SD3 shape, four times the places"],
         "demo mmdit, 4 pictures": SHAPES["demo mmdit, 4 pictures"],
     }
 

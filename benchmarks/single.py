@@ -2,8 +2,9 @@
 
     python dev.py bench single [--json] [--rounds 5] [--model WORD] [--steps 4 20]
 
-Two cores are two devices. The limit is the same halves in two bare processes at once, their
-exchanges as copies in memory. All in one run, arm after arm in each round.
+Pictures of four times the places have the least number of steps only. Two cores are two devices.
+The limit is the same halves in two bare processes at once, their exchanges as copies in memory. All
+in one run, arm after arm in each round.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.telling.report import Report, kinds
 
 ARMS = ("exact", "adaptive")
+LARGE = "four times"
 
 
 def main() -> None:
@@ -35,7 +37,8 @@ def main() -> None:
     with two_cores():
         for name, shape in one_branch_shapes().items():
             if arguments.model in name:
-                rows += measure(name, shape, arguments.rounds, arguments.steps)
+                numbers = sorted(arguments.steps)[: 1 if LARGE in name else None]
+                rows += measure(name, shape, arguments.rounds, numbers)
     publish("single", rows)
 
 
@@ -59,7 +62,8 @@ def measure(name: str, shape: Shape, rounds: int, numbers: list[int]) -> list[Ro
         }
         times: dict[str, list[float]] = {arm: [] for arm in (*arms, "limit")}
         errors = {arm: 0.0 for arm in ARMS}
-        for count in range(rounds + 1):  # the first round warms up
+        warm = steps == numbers[0]  # by a round before
+        for count in range(rounds + warm):
             for arm, call in arms.items():
                 since = time.perf_counter()
                 out = call()
@@ -70,7 +74,7 @@ def measure(name: str, shape: Shape, rounds: int, numbers: list[int]) -> list[Ro
             times["limit"].append(halves.seconds(steps))
             latest = {arm: round(taken[-1], 3) for arm, taken in times.items()}
             progress(f"{name}, {steps} steps: round {count} {latest}")
-        times = {arm: taken[1:] for arm, taken in times.items()}
+        times = {arm: taken[warm:] for arm, taken in times.items()}
         made += rows(name, steps, times, {arm: reports[arm][-1] for arm in ARMS}, errors)
     halves.close()
     return made

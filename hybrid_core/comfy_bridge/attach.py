@@ -19,7 +19,7 @@ from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.call import ComfyCall
 from hybrid_core.comfy_bridge.graph_path import Graph, Origin
 from hybrid_core.comfy_bridge.leftovers import take_off_others
-from hybrid_core.comfy_bridge.replayed import ReplaySource, why_not_data
+from hybrid_core.comfy_bridge.replayed import ReplaySource, acts_inside, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.sampler_trace import matrix
 from hybrid_core.comfy_bridge.session import SESSION, Session, own_name
@@ -183,9 +183,10 @@ class Attachment:
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         obstacle = why_not_data(patcher, guider.model_options)
-        # a model by its nodes is divided by branch and by picture only
-        by_nodes = obstacle is not None and (not alone or shape[0] > 1)
-        tokens = None if by_nodes else tokens_of(patcher.model.diffusion_model)
+        # code inside a forward pass may mix tokens at one noise level and not at another
+        inside = obstacle is not None and acts_inside(patcher, guider.model_options)
+        tokens = None if inside else tokens_of(patcher.model.diffusion_model)
+        by_nodes = obstacle is not None and (not alone or shape[0] > 1 or tokens is not None)
         divided = alone and (tokens is not None or shape[0] > 1)
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)

@@ -38,6 +38,16 @@ def why_not_data(patcher: ModelPatcher, options: dict[str, Any]) -> NotPartition
     return None
 
 
+def acts_inside(patcher: ModelPatcher, options: dict[str, Any]) -> bool:
+    """Whether other nodes' code acts inside a forward pass, not in its weights alone."""
+    try:
+        support.check_model(patcher)
+        support.check_options(options)
+    except NotPartitionable:
+        return True
+    return False
+
+
 @dataclass
 class Replays:
     """What is known of replayed graphs in this session."""

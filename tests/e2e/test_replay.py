@@ -38,7 +38,8 @@ def furnish(folder):
 
 
 def with_node(kind, sampler="Hybrid_KSampler", model="unet", **inputs):
-    prompt = graph(sampler, model, seed=inputs.pop("seed", 3), mode="exact")
+    own = {"cfg": inputs.pop("cfg")} if "cfg" in inputs else {}
+    prompt = graph(sampler, model, seed=inputs.pop("seed", 3), mode="exact", **own)
     if not sampler.startswith("Hybrid"):
         del prompt["sampler"]["inputs"]["mode"]
     return put_before(prompt, kind, **inputs)
@@ -90,6 +91,21 @@ def test_a_node_of_another_pack_is_shared(server, kind):
     if kind not in ("Compiled", "LoadCallback"):
         plain = latents(server, graph("KSampler", "unet", seed=seed))
         assert relative(plain, expected) > 1e-3, "the node does something"
+
+
+def test_tokens_are_divided_where_only_the_weights_are_another_packs(server):
+    """At cfg 1, as with GGUF files."""
+
+    def packed(seed, sampler="Hybrid_KSampler"):
+        prompt = with_node("PackedLoader", sampler, "mmdit", seed=seed, cfg=1.0)
+        prompt["other"]["inputs"]["name"] = "mmdit"
+        return prompt
+
+    seen, seed = until_shared(server, packed)
+    assert "4 with the picture's tokens divided" in server.log
+    expected = latents(server, packed(seed, "KSampler"))
+    assert relative(seen, expected) < 1e-4
+    assert relative(latents(server, graph("KSampler", seed=seed, cfg=1.0)), expected) > 1e-3
 
 
 def test_a_node_before_attach_is_shared(server):

@@ -59,7 +59,7 @@ class PackedLoader:
         loaded = demo_models.load_model(name, disable_dynamic=True)
         for block in loaded.model.diffusion_model.modules():
             for child, layer in list(block.named_children()):
-                if isinstance(layer, torch.nn.Linear) and child.startswith("to_"):
+                if isinstance(layer, torch.nn.Linear) and child.startswith(("to_", "qkv")):
                     setattr(block, child, PackedLinear(layer))
         return (OwnPatcher(loaded.model, loaded.load_device, loaded.offload_device),)
 
