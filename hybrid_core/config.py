@@ -9,6 +9,8 @@ from hybrid_core.errors import ConfigError
 
 MODES = ("adaptive", "paper", "exact", "off")
 DEVICE_VARIABLE = "HYBRID_KSAMPLER_DEVICE"
+RAY_VARIABLE = "HYBRID_KSAMPLER_RAY"
+RAY_WEIGHTS_VARIABLE = "HYBRID_KSAMPLER_RAY_WEIGHTS"
 AUTO = "auto"
 DATA_PLANES = (AUTO, "cuda_ipc", "host_pinned", "host")  # each falls back to the next
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -90,6 +92,7 @@ class WorkerDevice:
     parents_gpu: int | None = None  # torch's number of the GPU that the parent computes on
     differs: str | None = None  # how the GPU differs from the parent's, in words
     pace: float = 1.0  # seconds of a forward pass for one of the parent's, by the cards' figures
+    remote: bool = False  # on another computer: it gets whole forward passes of models by name
 
 
 def processor_cores(chosen: str) -> WorkerDevice:

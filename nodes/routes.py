@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from hybrid_core.comfy_bridge import elsewhere
 from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.errors import HybridError
@@ -74,6 +75,10 @@ def add_routes() -> None:
             told = await request.json()
         except (ValueError, RecursionError, LookupError):  # also a charset that nobody knows
             return _refused("the body is not JSON, or nested too deep, or in an unknown charset")
+        if isinstance(told, dict) and "ray" in told:
+            if request.content_type != "application/json":  # what another site's page can send
+                return _refused("an address of other computers is taken from this page alone")
+            return await _after(lambda: SESSION.look_elsewhere(elsewhere.by_settings(told["ray"])))
         seconds = told.get("idle_seconds") if isinstance(told, dict) else None
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not -MOST_SECONDS <= seconds <= MOST_SECONDS:

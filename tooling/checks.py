@@ -50,6 +50,7 @@ OTHERS = (
     Part("diffusers", ("tests/diffusers_bridge",)),
     Part("server", ("tests/e2e",)),
     Part("pages", ("tests/pages",)),
+    Part("cluster", ("tests/cluster",)),
 )
 Lane = Sequence[Part]  # one after the other, beside other lanes
 

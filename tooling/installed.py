@@ -25,6 +25,7 @@ TOOLS = (
     "mypy==2.4.1", "scikit-image==0.26.0", "matplotlib==3.11.2", "playwright==1.65.2",
     "axe-playwright-python==0.1.8",
 )  # fmt: skip
+RAY = ("ray==2.60.0",)  # for the tests of other computers, where there is a wheel
 FRONTENDS = ("1.47.12", "1.58.1")  # what the pages are tested with
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Each of these source archives carries a complete ComfyUI.
@@ -136,9 +137,22 @@ def set_up(chosen: str | None) -> Path:
     skip = {"torch", "torchvision", "torchaudio"}  # pinned above
     install("ComfyUI's requirements", tuple(r for r in requirements if r not in skip))
     install("the tools", TOOLS)
+    with_ray()
     if DEV in folder.parents:
         compile_sources(folder)
     return folder
+
+
+def with_ray() -> None:
+    """Ray where it can be installed; without it the tests that need it are skipped."""
+    nowhere = DEV / "venv" / "no-ray"
+    if nowhere.is_file():
+        return
+    try:
+        install("Ray", ("--only-binary=ray", *RAY))
+    except subprocess.CalledProcessError:
+        say("Ray has no wheel for this system: the tests of other computers will be skipped")
+        nowhere.touch()
 
 
 def compile_sources(folder: Path) -> None:

@@ -34,7 +34,7 @@ from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.telling.report import Nobody, Report, Watcher
 from hybrid_core.workers.contract import Worker
 from hybrid_core.workers.lease import Lease
-from hybrid_core.workers.pool import allowed
+from hybrid_core.workers.pool import allowed, on_this_computer
 
 log = logging.getLogger("hybrid_ksampler")
 Announce = Callable[[str], None]
@@ -216,17 +216,21 @@ class Attachment:
             every = allowed(self._session.every(), tuning)
             if obstacle is not None and not by_nodes:
                 raise NotPartitionable(str(obstacle))
+            self._brought = Brought(guider.conds, patcher, self._origin.graph, shape)
+            if by_nodes or self._brought.loads or (alone and shape[0] == 1):
+                every = on_this_computer(every)
             if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
-            self._brought = Brought(guider.conds, patcher, self._origin.graph, shape)
             source = self._source(patcher, obstacle, every[0].worker, shape, self._brought)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             report.devices = [own_name()]
             leases = []
             for holdings in every:
-                support.check_place(patcher, holdings.worker.device)
-                report.devices.append(holdings.worker.device.label)
-                leases.append(Lease(holdings, source, tick, report, tuning))
+                device = holdings.worker.device
+                support.check_place(patcher, device)
+                report.devices.append(device.label)
+                theirs = self._session.source_for(device, source)
+                leases.append(Lease(holdings, theirs, tick, report, tuning))
             return leases
 
         return Driver(

@@ -38,6 +38,11 @@ class Brought:
     def key(self) -> str:
         return f"{self._controls.key};{self.hooks.key}"
 
+    @property
+    def loads(self) -> bool:
+        """Whether the worker executes loaders of the graph for it."""
+        return bool(self._controls.key)
+
     def data(self) -> dict[str, Any]:
         """For the worker, with the model."""
         return {"controls": self._controls.data(), "hooks": self.hooks.data()}

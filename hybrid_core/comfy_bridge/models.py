@@ -10,7 +10,7 @@ import comfy.samplers
 import torch
 from torch import nn
 
-from hybrid_core.comfy_bridge import conds, rebuild, replaying, sampling_objects
+from hybrid_core.comfy_bridge import conds, model_files, rebuild, replaying, sampling_objects
 from hybrid_core.comfy_bridge.attention_seams import ATTENTION
 from hybrid_core.comfy_bridge.brought import HeldBrought
 from hybrid_core.comfy_bridge.forwards import with_each_forward
@@ -30,7 +30,9 @@ class ComfyModels:
 
     attention = ATTENTION
 
-    def __init__(self) -> None:
+    def __init__(self, by_name: bool = False) -> None:
+        """by_name: the parent is on another computer, where model files have other paths."""
+        self._by_name = by_name
         self.device: torch.device = comfy.model_management.get_torch_device()
         self._bases: dict[str, Any] = {}
         self._current: Any = None
@@ -60,13 +62,18 @@ class ComfyModels:
     def _rebuild(self, data: Any) -> Any:
         key = data["base_key"]
         if data["base"] is not None:
-            self._bases[key] = rebuild.base(data["base"])
+            described = data["base"]
+            if self._by_name and "args" in described:
+                described = {**described, "args": model_files.found(described["args"])}
+            self._bases[key] = rebuild.base(described)
         if key not in self._bases:
             raise ProtocolError(f"model {key} was never sent")
         return rebuild.patched(self._bases[key], data)
 
     def _replay(self, data: Any) -> Any:
         """The model as the parent's nodes make it. Raises NotPartitionable."""
+        if self._by_name:
+            raise NotPartitionable("nodes are not executed again on another computer")
         patcher = self._graphs().output(data["replay"]).clone()
         if data["sampling"] is not None:
             sampling = sampling_objects.rebuild(data["sampling"])

@@ -32,6 +32,10 @@ def overview(session: Session) -> dict[str, Any]:
         "others": [_worker(session, number) for number in range(1, len(session.made))],
         "left_out": left_out,  # why, by the device
         "idle_seconds": session.settings.idle_seconds,
+        "ray": {
+            "address": session.elsewhere.wish,
+            "weights": session.elsewhere.send_weights,
+        },
     }
 
 

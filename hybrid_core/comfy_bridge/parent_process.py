@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,25 @@ def adopt(described: Mapping[str, Any]) -> None:
     # one GPU is visible here, whatever number it has in the parent
     cli_args.args.cuda_device = cli_args.args.default_device = None
     adopt_folders(described["folders"])
+
+
+def compute_alike(values: Mapping[str, Any]) -> None:
+    """On another computer, before anything of ComfyUI is imported: choose dtypes, attention and
+    memory as over there, and keep this computer's own folders.
+    """
+    logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
+    from comfy import cli_args
+
+    for name, value in values.items():
+        if hasattr(cli_args.args, name):
+            setattr(cli_args.args, name, _restored(value, vars(cli_args)))
+    cli_args.args.cuda_device = cli_args.args.default_device = None  # Ray gives it one GPU
+    import folder_paths
+    import utils.extra_config
+
+    more = os.path.join(os.path.dirname(folder_paths.__file__), "extra_model_paths.yaml")
+    if os.path.isfile(more):
+        utils.extra_config.load_extra_path_config(more)
 
 
 def adopt_folders(found: Sequence[Any]) -> None:

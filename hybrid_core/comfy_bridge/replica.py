@@ -17,13 +17,20 @@ import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core.comfy_bridge import demo_models, patches, sampling_objects, support
+from hybrid_core.comfy_bridge import (
+    demo_models,
+    model_files,
+    patches,
+    sampling_objects,
+    support,
+)
 from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.fingerprint import Fingerprint, difference, fingerprint
 from hybrid_core.comfy_bridge.hooks import without_hooks
 from hybrid_core.comfy_bridge.naming import spoken_name
 from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import PREFIX, Weight, total_bytes, weights
+from hybrid_core.config import RAY_WEIGHTS_VARIABLE
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
 from hybrid_core.machine.checksum import checksum
 from hybrid_core.transport.carry import flatten
@@ -139,6 +146,33 @@ class ReplicaSource(ModelSource):
         except (RuntimeError, TypeError) as error:  # weights of a kind that cannot be added up
             raise ReplicaMismatch(f"this model cannot be compared: {error}") from error
         compare(ours, theirs)
+
+
+class RemoteSource:
+    """A model for another computer, which has its file; its weights go only where that is asked."""
+
+    def __init__(self, source: ReplicaSource, send_weights: bool):
+        self._source, self._send_weights = source, send_weights
+        self.base_key, self.key, self.name = source.base_key, source.key, source.name
+        self.by, self.half = source.by, source.half
+        self.fingerprint, self.changed_since = source.fingerprint, source.changed_since
+        self.verify, self.needed_bytes = source.verify, source.needed_bytes
+
+    def payload(self, with_base: bool) -> dict[str, Any]:
+        """Raises NotPartitionable for a model without a file where weights are not sent."""
+        data = self._source.payload(with_base=False)
+        return {**data, "base": self._base() if with_base else None}
+
+    def _base(self) -> dict[str, Any]:
+        if self._send_weights:
+            return describe_weights(self._source._patcher)
+        known = _known_factory(self._source._patcher)
+        if known is None:
+            raise NotPartitionable(
+                f"{self.name} was not loaded from a model file by ComfyUI's own loaders; its "
+                f"weights are sent to another computer only with {RAY_WEIGHTS_VARIABLE}=1"
+            )
+        return {**known, "args": model_files.named(known["args"])}
 
 
 def _fingerprint(value: Any) -> str:

@@ -15,16 +15,19 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core.comfy_bridge import parent_process, worker_side
+from hybrid_core.comfy_bridge import elsewhere, parent_process, worker_side
+from hybrid_core.comfy_bridge.elsewhere import NOWHERE, Elsewhere
 from hybrid_core.comfy_bridge.replayed import Replays
-from hybrid_core.comfy_bridge.replica import ReplicaSource
-from hybrid_core.config import DEVICE_VARIABLE, Settings
+from hybrid_core.comfy_bridge.replica import RemoteSource, ReplicaSource
+from hybrid_core.config import DEVICE_VARIABLE, Settings, WorkerDevice
+from hybrid_core.errors import ConfigError, NotPartitionable
 from hybrid_core.machine import devices
 from hybrid_core.machine.devices import Choice
 from hybrid_core.stages.staging import Cuts
 from hybrid_core.telling.report import Report
 from hybrid_core.workers.holdings import Holdings
 from hybrid_core.workers.lease import Lease
+from hybrid_core.workers.likeness import Source
 from hybrid_core.workers.pool import Pool
 from hybrid_core.workers.process.worker import ProcessWorker
 
@@ -37,6 +40,7 @@ class Session(Pool):
 
     def __init__(self, settings: Settings):
         super().__init__(settings, self._processes)
+        self.elsewhere = NOWHERE
         self.cuts = Cuts()
         self.replays = Replays()
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
@@ -44,11 +48,31 @@ class Session(Pool):
         self._watch: threading.Thread | None = None
 
     def _processes(self, settings: Settings) -> list[ProcessWorker]:
-        boot = parent_process.describe()
-        return [
-            ProcessWorker(device, settings, worker_side.models, boot)
-            for device in self.devices().chosen
-        ]
+        """Local ones first: they can do more."""
+        boot, remote = parent_process.describe(), self.elsewhere.devices()
+        try:
+            local = self.devices().chosen
+        except NotPartitionable:
+            if not remote:
+                raise
+            local = ()
+        made = [ProcessWorker(device, settings, worker_side.models, boot) for device in local]
+        for place, device in enumerate(remote):
+            told = elsewhere.boot(self.elsewhere, place, boot)
+            made.append(ProcessWorker(device, settings, elsewhere.relay, told))
+        return made
+
+    def source_for(self, device: WorkerDevice, source: Source) -> Source:
+        """How the worker on `device` gets the model of `source`."""
+        if device.remote and isinstance(source, ReplicaSource):
+            return RemoteSource(source, self.elsewhere.send_weights)
+        return source
+
+    def look_elsewhere(self, found: Elsewhere) -> None:
+        """Other computers from now on; every worker is ended where that changes something."""
+        if found != self.elsewhere:
+            self.elsewhere = found
+            self.disband()
 
     def every(self) -> list[Holdings]:
         found = super().every()
@@ -67,7 +91,7 @@ class Session(Pool):
         """
         holdings = self.holdings()
         comfy.model_management.load_models_gpu([patcher])
-        source = ReplicaSource(patcher, self.model_gone)
+        source = self.source_for(holdings.worker.device, ReplicaSource(patcher, self.model_gone))
         tick = comfy.model_management.throw_exception_if_processing_interrupted
         self.active_runs += 1
         try:
@@ -96,8 +120,8 @@ class Session(Pool):
 
     def _look_after(self, seen: Any) -> Any:
         """End the workers that nobody needs. `seen`: what came of the last look."""
-        for number in range(len(self.made)):
-            why = self._why_stop(number)
+        for number, holdings in enumerate(self.made):
+            why = self._why_stop(number, holdings)
             if why is not None:
                 log.info("worker stopped: %s", why)
                 self.stop(number)
@@ -109,7 +133,7 @@ class Session(Pool):
             self.on_change()
         return now
 
-    def _why_stop(self, number: int) -> str | None:
+    def _why_stop(self, number: int, holdings: Holdings) -> str | None:
         unused = self.unused_seconds(number)
         if unused is None or self.busy():
             return None
@@ -118,7 +142,7 @@ class Session(Pool):
         # an entry without a patcher is a model that ComfyUI let go of and other code still holds
         entries = comfy.model_management.current_loaded_models
         loaded = any(entry.model is not None for entry in entries)
-        if self.made[number].holds_model and not loaded:
+        if holdings.holds_model and not loaded:
             return "ComfyUI has freed its models"
         return None
 
@@ -130,4 +154,8 @@ def own_name() -> str:
 
 
 SESSION = Session(Settings())
+try:
+    SESSION.look_elsewhere(elsewhere.by_environment())
+except ConfigError as error:
+    log.warning("%s", error)
 atexit.register(SESSION.stop)

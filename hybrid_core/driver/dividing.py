@@ -86,7 +86,8 @@ def _in_parts(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan | 
 
 def _in_tokens(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan:
     """One branch by this process and the first of the workers, where that is possible and pays."""
-    first = next(iter(taking.leases.items()), None)
+    here = (item for item in taking.leases.items() if not item[1].worker.device.remote)
+    first = next(here, None)
     if first is None:
         return division.alone(call.branches)
     (device, lease), (branch,) = first, call.branches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from hybrid_core.errors import WorkerDied, WorkerTimeout
 from hybrid_core.transport import wire
@@ -14,6 +14,15 @@ from hybrid_core.transport.ends import end_of
 TICK_SECONDS = 0.05
 SEND_SECONDS = 5.0  # only what is larger than a pipe holds waits at all, for an idle worker
 Tick = Callable[[], None]
+
+
+class Sends(Protocol):
+    """Takes messages for the other side."""
+
+    @property
+    def send(self) -> Callable[..., None]:
+        """Of an operation, a number, and fields by name."""
+        ...
 
 
 class Channel:

@@ -60,6 +60,8 @@ class Lease:
 
     def obstacle_to(self, boundary_bytes: int) -> str | None:
         """Why one exchange with the worker cannot hold features, None when it can."""
+        if self.worker.device.remote:
+            return "features of the network are not sent to another computer"
         if boundary_bytes > self.worker.settings.slot_bytes:
             return "the network's features are larger than the shared memory"
         return None

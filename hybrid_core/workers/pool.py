@@ -24,6 +24,17 @@ def allowed(every: Sequence[Holdings], tuning: Tuning) -> Sequence[Holdings]:
     return every[: tuning.most_devices - 1] if tuning.most_devices else every
 
 
+def on_this_computer(every: Sequence[Holdings]) -> Sequence[Holdings]:
+    """Raises NotPartitionable when there are none."""
+    here = [holdings for holdings in every if not holdings.worker.device.remote]
+    if not here:
+        raise NotPartitionable(
+            "another computer takes whole prompts and pictures of plain models; ControlNets, other "
+            "nodes' code and one prompt's tokens (cfg 1) need a second GPU in this computer"
+        )
+    return here
+
+
 class Pool:
     """Makes workers, starts and ends them, and says how they are. Workers are told by number."""
 
@@ -57,7 +68,11 @@ class Pool:
     @property
     def worker(self) -> Worker | None:
         """The first one."""
-        return self._every[0].worker if self._every else None
+        return self._worker(0)
+
+    def _worker(self, number: int) -> Worker | None:
+        every = self._every  # which another thread may replace
+        return every[number].worker if number < len(every) else None
 
     def model_gone(self, base_key: str) -> None:
         """The parent let go of a model; the workers are told before their next load."""
@@ -76,6 +91,13 @@ class Pool:
         for holdings in every:
             self._stop(holdings)
 
+    def disband(self) -> None:
+        """End all workers and make others for the next run."""
+        with self._making:
+            every, self._every = self._every, []
+        for holdings in every:
+            self._stop(holdings)
+
     @staticmethod
     def _stop(holdings: Holdings) -> None:
         worker = holdings.worker
@@ -90,9 +112,9 @@ class Pool:
 
     def state(self, number: int = 0) -> str:
         """Of a worker: none, starting, ready or busy."""
-        if number >= len(self._every):
+        worker = self._worker(number)
+        if worker is None:
             return "none"
-        worker = self._every[number].worker
         if not worker.alive:
             return "none"
         if worker.start_seconds is None and not self._came_up(worker):
@@ -110,9 +132,10 @@ class Pool:
 
     def status(self, number: int = 0) -> dict[str, Any]:
         """What a worker says of itself; empty while it has something else to do."""
-        if number >= len(self._every):
+        every = self._every
+        if number >= len(every):
             return {}
-        holdings = self._every[number]
+        holdings = every[number]
         worker = holdings.worker
         if not worker.lock.acquire(blocking=False):
             return {}
@@ -133,7 +156,7 @@ class Pool:
 
     def unused_seconds(self, number: int = 0) -> float | None:
         """Since a worker was asked something; None while it works or there is none."""
-        worker = self._every[number].worker if number < len(self._every) else None
+        worker = self._worker(number)
         if worker is None or not worker.alive or self.active_runs:
             return None
         return time.monotonic() - worker.last_used

@@ -13,7 +13,7 @@ from hybrid_core.errors import ProtocolError, WorkerFailed, WorkerStopped, Worke
 from hybrid_core.machine.settled import settled
 from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.arena import Arena
-from hybrid_core.transport.channel import TICK_SECONDS, Channel
+from hybrid_core.transport.channel import TICK_SECONDS, Channel, Sends
 from hybrid_core.transport.exchange import Exchange, Form
 from hybrid_core.workers.contract import Gathered, Tick, Tokens
 
@@ -108,7 +108,7 @@ class Incoming:
 
 
 def worker_side(
-    channel: Channel,
+    channel: Sends,
     arena: Arena,
     incoming: Incoming,
     number: int,

@@ -22,6 +22,7 @@ from hybrid_core.config import Settings, WorkerDevice
 from hybrid_core.errors import (
     PlaneUnavailable,
     ProtocolError,
+    WorkerDied,
     WorkerError,
     WorkerFailed,
     WorkerStopped,
@@ -285,7 +286,8 @@ class Host:
         self._outstanding = None
         self.last_used = time.monotonic()
         if message["op"] == "failed":
-            raise WorkerFailed(wire.text(message, "error"))
+            failure = WorkerDied if message.get("gone") else WorkerFailed  # what it stands for
+            raise failure(wire.text(message, "error"))
         if message["op"] != op:
             raise ProtocolError(f"request {number} was answered '{message['op']}', expected '{op}'")
         headers = wire.items(message, "tensors", 64) if op == "result" else []

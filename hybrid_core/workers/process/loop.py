@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from hybrid_core.errors import HybridError, ProtocolError
+from hybrid_core.errors import HybridError, ProtocolError, WorkerDied
 from hybrid_core.transport import wire
+from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.bulk import Assembly
 from hybrid_core.transport.carry import flatten, unflatten
-from hybrid_core.transport.channel import Channel
+from hybrid_core.transport.channel import Channel, Sends
 from hybrid_core.transport.choice.data_planes import DataPlanes
 from hybrid_core.workers.evaluator import Evaluator, Models
 from hybrid_core.workers.process.arrivals import Arrivals
@@ -93,12 +94,12 @@ def serve(
                 else:
                     channel.send("failed", number, error="cancelled")
             except BaseException as error:  # noqa: BLE001  ComfyUI's interrupt is a BaseException
-                failure = describe(error)
+                failure, gone = describe(error), int(isinstance(error, WorkerDied))
                 error = None  # type: ignore[assignment]  # lets go of the traceback's tensors
                 assembly.clear()
                 models.interrupt(False)
                 models.after_failure()
-                channel.send("failed", number, error=failure)
+                channel.send("failed", number, error=failure, gone=gone)
 
 
 def answer(
@@ -112,18 +113,31 @@ def answer(
     """Do what `message` asks and reply."""
     op, number = message["op"], message["seq"]
     arena, device = planes.carrier(op)
-    if op == "chunk":
-        assembly.take(message, arena)
-        channel.send("more", number)
-        return
     if op == "plane":
         planes.choose(message)
         channel.send("ok", number)
-        return
-    if op == "probe":
+    elif op == "probe":
         headers, differs = planes.probe(message)
         channel.send("result", number, tensors=headers, differs=differs)
         arena.finish()
+    else:
+        carry_out(message, channel, arena, device, assembly, evaluator, incoming)
+
+
+def carry_out(
+    message: wire.Message,
+    channel: Sends,
+    arena: Arena,
+    device: torch.device | None,
+    assembly: Assembly,
+    evaluator: Evaluator,
+    incoming: Incoming | None,
+) -> None:
+    """What concerns models and contexts. incoming: None where no exchange can come inside."""
+    op, number = message["op"], message["seq"]
+    if op == "chunk":
+        assembly.take(message, arena)
+        channel.send("more", number)
         return
     inline = [arena.read(number, header, device) for header in wire.items(message, "tensors")]
     tensors = assembly.finish(message) or inline
@@ -131,6 +145,8 @@ def answer(
         since = time.monotonic()
         part, link = part_of(message), None
         if part.tokens is not None:
+            if incoming is None:
+                raise ProtocolError("tokens of a forward pass are not divided between computers")
             seconds = wire.whole_number(message, "patience") / 1000
             link = worker_side(channel, arena, incoming, number, part.tokens, seconds, device)
         context = wire.whole_number(message, "context")

@@ -34,6 +34,11 @@ export class WorkerClient {
     return this.#ask("settings", { idle_seconds: seconds });
   }
 
+  /** Tell the server where other computers are; the state after it. */
+  sendRay(address, weights) {
+    return this.#ask("settings", { ray: { address, weights } });
+  }
+
   /** Throws an Error with the server's words when it refuses, or with the status it answered. */
   async #ask(path, body) {
     const answer = await this.api.fetchApi(`/hybrid_ksampler/${path}`, body && {

@@ -9,6 +9,8 @@ export class Settings {
     this.changed = {
       [ID.idle]: (value, before) => this.#idleChanged(value, before),
       [ID.open]: (value) => plots.setOpen(value),
+      [ID.ray]: (_, before) => this.#rayChanged(before),
+      [ID.weights]: (_, before) => this.#rayChanged(before),
     };
   }
 
@@ -37,13 +39,27 @@ export class Settings {
     }
   }
 
-  /** Tell the server the idle time of this user where it has another. To be called in setup. */
+  /** Tell the server what this user has otherwise than it has. To be called in setup. */
   async setUp() {
     const wanted = this.of(ID.idle);
     await this.#try(async () => {
-      const { idle_seconds: current } = await this.worker.read();
+      const { idle_seconds: current, ray } = await this.worker.read();
       if (isIdleSeconds(wanted) && wanted !== current) await this.worker.sendIdleSeconds(wanted);
+      const [address, weights] = this.#ray;
+      if (address && (address !== ray.address || weights !== ray.weights)) {
+        await this.worker.sendRay(address, weights);
+      }
     });
+  }
+
+  get #ray() {
+    return [String(this.of(ID.ray) ?? "").trim(), this.of(ID.weights) === true];
+  }
+
+  /** before: undefined when the setting is only being registered. */
+  async #rayChanged(before) {
+    if (before === undefined) return;
+    await this.#try(() => this.worker.sendRay(...this.#ray));
   }
 
   /** value: the new one. before: undefined when the setting is only being registered. */
@@ -56,7 +72,7 @@ export class Settings {
     try {
       await send();
     } catch (error) {
-      console.warn("Hybrid KSampler: the idle time was not sent:", error);
+      console.warn("Hybrid KSampler: a setting was not sent:", error);
     }
   }
 }

@@ -7,6 +7,8 @@ export const ID = {
   tolerance: "HybridKSampler.DefaultTolerance",
   idle: "HybridKSampler.IdleSeconds",
   open: "HybridKSampler.OpenPlot",
+  ray: "HybridKSampler.RayAddress",
+  weights: "HybridKSampler.RayWeights",
 };
 
 /** category: the group and the entry below CATEGORY. */
@@ -38,6 +40,23 @@ export const ENTRIES = [
     type: "number",
     attrs: { min: 10, step: 10 },
     defaultValue: 600,
+  },
+  {
+    id: ID.ray,
+    category: ["Other computers", "Address"],
+    name: "Ray address of other computers, such as 192.168.1.5:6379",
+    tooltip: "Of your own Ray cluster; *2 behind it for two GPUs there. Empty: this computer alone.",
+    type: "text",
+    sortOrder: 1, // above the weights
+    defaultValue: "",
+  },
+  {
+    id: ID.weights,
+    category: ["Other computers", "Weights"],
+    name: "Send models' weights to other computers",
+    tooltip: "Off: they load the same model file from their own disk.",
+    type: "boolean",
+    defaultValue: false,
   },
   {
     id: ID.open,

@@ -1,0 +1,111 @@
+"""A Ray cluster of two nodes on this machine: `ray start` as a user would, loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+from processes import wait_until
+
+PACK = Path(__file__).resolve().parents[2]
+COMMON = ("--block", "--disable-usage-stats", "--object-store-memory", "200000000")
+HERE, THERE = "127.0.0.2", "127.0.0.3"  # Ray takes 127.0.0.1 for the network's address
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind((HERE, 0))
+        return bound.getsockname()[1]
+
+
+class Node:
+    """One `ray start --block`, in a session of its own: all that it starts is in it."""
+
+    def __init__(self, folder: Path, name: str, env: dict[str, str], *words: str):
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *COMMON]
+        self._log = (folder / f"{name}.log").open("wb")
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=self._log, stderr=self._log, start_new_session=True
+        )
+
+    def parts(self, name: str = "") -> list[psutil.Process]:
+        """Its processes, of one name."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid and name in process.name():
+                    found.append(process)
+        return found
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        for process in self.parts():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.process.wait(10)
+        wait_until(lambda: not self.parts())
+        self._log.close()
+
+
+def command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+class Cluster:
+    def __init__(self, comfyui: str):
+        self._env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([comfyui, str(PACK)]),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.folder = Path(tempfile.mkdtemp(prefix="hybrid-ray-"))
+        self.address = f"{HERE}:{free_port()}"
+        self.nodes: list[Node] = []
+
+    def start(self) -> None:
+        port = self.address.rpartition(":")[2]
+        self._add(
+            "head", HERE, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false",
+            f"--temp-dir={self.folder / 'ray'}",
+        )  # fmt: skip
+        self._add(
+            "other", THERE, f"--address={self.address}", "--num-cpus=1",
+            '--resources={"hybrid_ksampler": 1}',
+        )  # fmt: skip
+
+    def _add(self, name: str, address: str, *words: str) -> None:
+        node = Node(self.folder, name, self._env, f"--node-ip-address={address}", *words)
+        self.nodes.append(node)
+        log = self.folder / f"{name}.log"
+
+        def up() -> bool:
+            assert node.process.poll() is None, log.read_text()
+            return "Ray runtime started" in log.read_text()
+
+        wait_until(up, 90)
+
+    @property
+    def other(self) -> Node:
+        """The other computer."""
+        return self.nodes[1]
+
+    def stop(self) -> list[str]:
+        """Processes that are left."""
+        for node in reversed(self.nodes):
+            node.stop()
+        left = [" ".join(command(p)) for node in self.nodes for p in node.parts()]
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return left
