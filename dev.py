@@ -5,9 +5,9 @@
     python dev.py test [pytest arguments]   every check and test that this machine can run
     python dev.py test --quick              linters, types, unit tests, pure JavaScript: two minutes
     python dev.py lint                      linters and types
-    python dev.py bench NAME [--json]       controlnet, exact, fingerprint, forecast, frontier, gpu,
-                                            hybrid, low-denoise, plan, plan-devices, redraw, single
-                                            or unequal
+    python dev.py bench NAME [--json]       controlnet, elsewhere, exact, fingerprint, forecast,
+                                            frontier, gpu, hybrid, low-denoise, plan, plan-devices,
+                                            redraw, single or unequal
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
     python dev.py train KIND [--minutes N]  go on training a demo model; see demo/training/README.md
     python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
@@ -31,8 +31,8 @@ from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 
 COMMANDS = ("demo", "test", "lint", "bench", "serve", "train", "soak", "gpu", "gpu-kit", "setup")
 BENCHES = (
-    "controlnet", "exact", "fingerprint", "forecast", "frontier", "gpu", "hybrid", "low-denoise",
-    "plan", "plan-devices", "redraw", "single", "unequal",
+    "controlnet", "elsewhere", "exact", "fingerprint", "forecast", "frontier", "gpu", "hybrid",
+    "low-denoise", "plan", "plan-devices", "redraw", "single", "unequal",
 )  # fmt: skip
 NEED_PAGES = ("redraw",)  # benchmarks
 

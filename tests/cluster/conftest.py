@@ -31,12 +31,12 @@ HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "comfy")]
 pytest.register_assert_rewrite("helpers")
 
-from clusters import Cluster  # noqa: E402
 from harm import KIND  # noqa: E402
 from helpers import EvenSession, bring_up  # noqa: E402
 
 from hybrid_core.comfy_bridge import demo_models, elsewhere  # noqa: E402
 from hybrid_core.config import Settings  # noqa: E402
+from tooling.cluster import Cluster  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hybrid_core.transport import wire
 from hybrid_core.transport.headers import DTYPES
 from hybrid_core.workers.contract import Part, Pictures
 from hybrid_core.workers.evaluator import Evaluator
+from hybrid_core.workers.ray import cluster
 from hybrid_core.workers.ray import relay as relay_module
 from hybrid_core.workers.ray.actor import Actor
 from hybrid_core.workers.ray.frame import Body, packed, unpacked
@@ -109,6 +111,31 @@ def test_what_was_cancelled_is_not_begun_and_the_next_is():
     with pytest.raises(WorkerFailed, match="cancelled"):
         relay.context([X])
     assert relay.context([X]) == (3, None)
+
+
+class Nodes:
+    """Of Ray, what the choice of a place looks at."""
+
+    def __init__(self, **others):
+        told = {"own": {"GPU": 1.0}, **others}
+        self._nodes = [
+            {"NodeID": name, "Alive": has is not None, "Resources": has or {}}
+            for name, has in told.items()
+        ]
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "own")
+
+    def nodes(self):
+        return self._nodes
+
+
+def test_places_are_the_gpus_of_other_computers_and_those_that_name_themselves():
+    ray = Nodes(a={"GPU": 2.0}, b={"CPU": 8.0}, c={"hybrid_ksampler": 1.0}, d=None)
+    seen = [(node["NodeID"], needs) for node, needs in cluster.places(ray)]
+    gpu, named = {"num_gpus": 1}, {"resources": {"hybrid_ksampler": 1}}
+    assert seen == [("a", gpu), ("a", gpu), ("c", named)]
+    assert cluster.places(Nodes(b={"CPU": 8.0})) == []
 
 
 def test_a_lost_place_is_a_dead_worker():

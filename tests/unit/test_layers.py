@@ -93,3 +93,20 @@ def test_what_the_worker_imports_first_does_not_import_torch(name):
                 assert (node.module or "").split(".")[0] != "torch", module
         packages = [module.rsplit(".", i)[0] for i in range(1, module.count(".") + 1)]
         waiting += [*imports(MODULES[module], top_only=True), *packages]
+
+
+def test_ray_is_imported_by_one_file_and_only_when_it_is_called():
+    for module, path in MODULES.items():
+        nodes = ast.walk(tree := ast.parse(path.read_text()))
+        using = [node for node in nodes if "ray" in imported(node)]
+        assert not using or module == "hybrid_core.workers.ray.cluster"
+        assert not [node for node in tree.body if "ray" in imported(node)]
+
+
+def imported(node):
+    """First parts of the names that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module.split(".")[0]]
+    return []

@@ -38,12 +38,12 @@ def place(
     os.chdir(root)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        node, needs = _places(ray)[number]
+        node, needs = places(ray)[number]
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise WorkerFailed(f"the Ray cluster at {address} is not to be reached: {error}") from error
     except IndexError:
         raise WorkerFailed(
-            f"the Ray cluster at {address} has {len(_places(ray))} places for workers on other "
+            f"the Ray cluster at {address} has {len(places(ray))} places for workers on other "
             f"computers, number {number + 1} is asked for; {HELP}"
         ) from None
     made = RayPlace(ray, node, needs, make_models)
@@ -51,7 +51,7 @@ def place(
     return made
 
 
-def _places(ray: Any) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
+def places(ray: Any) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
     """Other computers with what a worker takes of each, one for each of their GPUs."""
     own = ray.get_runtime_context().get_node_id()
     found: list[tuple[Mapping[str, Any], dict[str, Any]]] = []

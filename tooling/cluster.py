@@ -1,4 +1,7 @@
-"""A Ray cluster of two nodes on this machine: `ray start` as a user would, loopback only."""
+"""A Ray cluster of two nodes on this machine, for tests and benchmarks: `ray start`, loopback only.
+
+Nodes have addresses of the loopback; what Ray itself listens to beside them is Ray's choice.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,24 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from processes import wait_until
 
-PACK = Path(__file__).resolve().parents[2]
+from tooling.installed import ROOT
+
 COMMON = ("--block", "--disable-usage-stats", "--object-store-memory", "200000000")
 HERE, THERE = "127.0.0.2", "127.0.0.3"  # Ray takes 127.0.0.1 for the network's address
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"a Ray node did not do as expected within {seconds:.0f} s")
+        time.sleep(0.05)
 
 
 def free_port() -> int:
@@ -54,7 +67,7 @@ class Node:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.process.wait(10)
-        wait_until(lambda: not self.parts())
+        wait_until(lambda: not self.parts(), 20)
         self._log.close()
 
 
@@ -68,8 +81,9 @@ class Cluster:
     def __init__(self, comfyui: str):
         self._env = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([comfyui, str(PACK)]),
+            "PYTHONPATH": os.pathsep.join([comfyui, str(ROOT)]),
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # of 15, which waits for all other tests
         }
         self.folder = Path(tempfile.mkdtemp(prefix="hybrid-ray-"))
         self.address = f"{HERE}:{free_port()}"
@@ -92,7 +106,8 @@ class Cluster:
         log = self.folder / f"{name}.log"
 
         def up() -> bool:
-            assert node.process.poll() is None, log.read_text()
+            if node.process.poll() is not None:
+                raise RuntimeError(log.read_text())
             return "Ray runtime started" in log.read_text()
 
         wait_until(up, 90)
