@@ -285,7 +285,8 @@ def test_free_ends_the_worker_beside_a_model_that_other_code_holds(session, mode
     gc.collect()
     bring_up(session, model)
     comfy.model_management.unload_all_models()
-    assert [entry.real_model() for entry in comfy.model_management.current_loaded_models] == [held]
+    entries = comfy.model_management.current_loaded_models
+    assert any(entry.real_model() is held for entry in entries)
     wait_until(lambda: session.holdings().worker.pid is None)
     next_run_works(session, model, partitioned)
 
