@@ -1,19 +1,18 @@
 """A worker at half speed: shares by speed beside equal ones, and what the plan computes.
 
-    python dev.py bench unequal [--json] [--rounds 5] [--model WORD]
+    python dev.py bench unequal [--json] [--rounds 3]
 
-Two cores are two devices. The worker's process is stopped for half of every 40 ms (POSIX), which
-halves its speed. Mode exact with a batch of 4 and two branches, in one run arm after arm.
+Two cores are two devices. The worker's process is stopped for half of every 4 ms (POSIX), and it
+counts as a device of another kind, as a 3060 beside a 4090 does: two of one kind are divided
+equally until every recent step says otherwise. Mode exact, a batch of 4 with two branches, and one
+picture at cfg 1 by tokens; arm after arm in each round.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.two_cores import command_line, milliseconds, two_cores  # isort: skip
@@ -22,95 +21,88 @@ import torch
 
 from benchmarks.models import SHAPES, Shape, sample
 from benchmarks.report import Row, progress, publish, ratios
+from benchmarks.slowed import half_speed
 from hybrid_core.comfy_bridge.attach import attach
 from hybrid_core.comfy_bridge.session import SESSION
 from hybrid_core.driver import crew
+from hybrid_core.driver.division import bounds
 from hybrid_core.planning.whole import Pace, divided, makespan
 from hybrid_core.telling.report import Report
 
-HALF = 0.02  # seconds
-SLOW = 2.0  # the worker's pace beside this process's
-STEPS, WARM_UP = 8, 2  # runs until the worker's speed is known
-BATCH = ", 4 pictures"
+PACES = Pace(1.0), Pace(2.0)  # of this process and of the worker
+EQUAL = Pace(1.0), Pace(1.0)
+NAME = "SD3 shape, 9 blocks"
+PICTURES = replace(SHAPES[NAME], latent=(4, 16, 24, 24), steps=4)
+ONE = replace(SHAPES[NAME], steps=6)
 
 
 def main() -> None:
     parser = command_line("unequal", __doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    rows: list[Row] = []
     with two_cores():
-        for name, shape in SHAPES.items():
-            if name.endswith(BATCH) and arguments.model in name:
-                rows += measure(name, shape, arguments.rounds)
+        progress("loading")
+        model = SHAPES[NAME].load()
+        with torch.inference_mode():
+            if not SESSION.bring_up(model, 300):
+                raise RuntimeError("the worker did not come up")
+        worker = SESSION.holdings().worker
+        worker.device = replace(worker.device, differs="half as fast")
+        with half_speed(worker.pid):
+            rows = measure(f"{NAME}, 4 pictures", model, PICTURES, 5.0, arguments.rounds)
+            rows += measure(f"{NAME}, tokens", model, ONE, 1.0, 2 * arguments.rounds - 1)
     publish("unequal", rows)
 
 
-def measure(name: str, shape: Shape, rounds: int) -> list[Row]:
-    model = shape.load()
-    with torch.inference_mode():
-        if not SESSION.bring_up(model, 300):
-            raise RuntimeError(f"{name}: the worker did not come up")
+def measure(name: str, model: Any, shape: Shape, cfg: float, rounds: int) -> list[Row]:
     reports: list[Report] = []
     attached = attach(model, "exact", progress, on_report=reports.append)
-    holdings = SESSION.holdings()
     by_speed = crew.pace
     arms: dict[str, Callable[[], Any]] = {
-        "ksampler": lambda: sample(model, shape, STEPS),
-        "equal": lambda: sample(attached, shape, STEPS),
-        "by speed": lambda: sample(attached, shape, STEPS),
+        "ksampler": lambda: sample(model, shape, shape.steps, cfg=cfg),
+        "equal": lambda: sample(attached, shape, shape.steps, cfg=cfg),
+        "by speed": lambda: sample(attached, shape, shape.steps, cfg=cfg),
     }
     times: dict[str, list[float]] = {arm: [] for arm in arms}
-    shares: dict[str, list[Any]] = {}
-    with slowed(holdings.worker.pid):
-        for count in range(-WARM_UP, rounds):
-            for arm, call in arms.items():
-                crew.pace = by_speed if arm == "by speed" else lambda _: 1.0
-                since = time.perf_counter()
-                call()
-                if count >= 0:
-                    times[arm].append(time.perf_counter() - since)
-                if arm != "ksampler":
-                    shares[arm] = reports[-1].who
-            progress(f"{name}: round {count}")
+    made: dict[str, Report] = {}
+    for count in range(rounds + 1):  # the first round warms up, and the worker's speed is learned
+        for arm, call in arms.items():
+            crew.pace = by_speed if arm == "by speed" else lambda _: 1.0
+            since = time.perf_counter()
+            call()
+            times[arm].append(time.perf_counter() - since)
+            if arm != "ksampler":
+                made[arm] = reports[-1]
+        latest = {arm: round(taken[-1], 2) for arm, taken in times.items()}
+        progress(f"{name}: round {count} {latest}")
     crew.pace = by_speed
-    return [row(name, arm, times, shares.get(arm, []), shape.latent[0]) for arm in arms]
+    times = {arm: taken[1:] for arm, taken in times.items()}
+    return [row(name, arm, times, made.get(arm), shape, cfg) for arm in arms]
 
 
-def row(name: str, arm: str, times: dict[str, list[float]], who: list[Any], batch: int) -> Row:
+def row(
+    name: str, arm: str, times: dict[str, list[float]], report: Report | None, shape: Shape,
+    cfg: float,
+) -> Row:  # fmt: skip
     """limit: what the plan computes for these paces, by shares by speed and by equal ones."""
-    paces = Pace(1.0), Pace(SLOW)
-    planned = paces if arm == "by speed" else (Pace(1.0), Pace(1.0))
-    limit = 2 * batch / makespan(paces, divided(planned, 2, batch))
-    made = {"model": name, "arm": arm, "steps": STEPS, "rounds": len(times[arm]), "who": who}
+    made: Row = {"model": name, "arm": arm, "steps": shape.steps, "rounds": len(times[arm])}
     made |= ratios(times["ksampler"], times[arm])
-    made["step_ms"] = milliseconds(times[arm], STEPS)
-    if arm != "ksampler":
-        made |= {"limit": round(limit, 3), "of_limit": round(made["ratio"] / limit, 3)}
+    made["step_ms"] = milliseconds(times[arm], shape.steps)
+    if report is not None:
+        bound = limit(PACES if arm == "by speed" else EQUAL, shape.latent[0], cfg)
+        made |= {"limit": round(bound, 3), "of_limit": round(made["ratio"] / bound, 3)}
+        made |= {"to_equal": ratios(times["equal"], times[arm])["ratio"], "who": report.who}
+        made["paces"] = [round(pace, 2) for pace in SESSION.holdings().paces]
+        made["reasons"] = report.reasons
     return made
 
 
-@contextmanager
-def slowed(pid: int | None) -> Iterator[None]:
-    """A process that runs half of the time."""
-    if pid is None:
-        raise RuntimeError("there is no worker to slow down")
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.is_set():
-            os.kill(pid, signal.SIGSTOP)
-            over.wait(HALF)
-            os.kill(pid, signal.SIGCONT)
-            over.wait(HALF)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def limit(planned: tuple[Pace, Pace], pictures: int, cfg: float) -> float:
+    """How many times as fast as one device the plan for these paces is on those that there are."""
+    if cfg == 1.0:
+        middle = bounds(planned)[1] / 1000
+        return 1 / max(PACES[0].seconds(middle), PACES[1].seconds(1 - middle))
+    return 2 * pictures / makespan(PACES, divided(planned, 2, pictures))
 
 
 if __name__ == "__main__":
