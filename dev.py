@@ -7,7 +7,7 @@
     python dev.py lint                      linters and types
     python dev.py bench NAME [--json]       controlnet, elsewhere, exact, fingerprint, forecast,
                                             frontier, gpu, hybrid, low-denoise, plan, plan-devices,
-                                            redraw, single or unequal
+                                            redraw, single, startup or unequal
     python dev.py serve [ComfyUI arguments] ComfyUI with this pack, on its own folder
     python dev.py train KIND [--minutes N]  go on training a demo model; see demo/training/README.md
     python dev.py soak --minutes N [--seed S]   random prompts and harm; exit code 1 for any fault
@@ -32,7 +32,7 @@ from tooling.installed import PYTHON, ROOT, environment, pages, run, say, set_up
 COMMANDS = ("demo", "test", "lint", "bench", "serve", "train", "soak", "gpu", "gpu-kit", "setup")
 BENCHES = (
     "controlnet", "elsewhere", "exact", "fingerprint", "forecast", "frontier", "gpu", "hybrid",
-    "low-denoise", "plan", "plan-devices", "redraw", "single", "unequal",
+    "low-denoise", "plan", "plan-devices", "redraw", "single", "startup", "unequal",
 )  # fmt: skip
 NEED_PAGES = ("redraw",)  # benchmarks
 

@@ -1,7 +1,8 @@
 """What to expect of 1 to 8 devices, equal and unequal: computed by the planner, nothing is run.
 
 One step without shortening. A card's pace follows from the operations of a forward pass and the
-card's sustained speed; links are what such links reach in practice. Each row says `computed`.
+card's sustained speed; links are what such links reach in practice, or what `--link` says: the log
+tells what the self-test of a second GPU has measured ("data plane: ..."). Each row says `computed`.
 """
 
 from __future__ import annotations
@@ -84,13 +85,13 @@ def members(speeds: tuple[float, ...], network: Network, side: int, link: Link) 
     return [Member(pace, link) for pace in paces]
 
 
-def rows(only: str) -> Iterator[Row]:
+def rows(only: str, links: dict[str, Link]) -> Iterator[Row]:
     for name, network in NETWORKS.items():
         if only.lower() not in name.lower():
             continue
         for side in SIDES:
             for branches in (1, 2):
-                for wire, link in LINKS.items():
+                for wire, link in links.items():
                     for cards, speeds in CARDS.items():
                         yield row(name, network, side, branches, wire, link, cards, speeds)
 
@@ -132,8 +133,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--model", default="", help="only models with this word in their name")
+    parser.add_argument(
+        "--link",
+        nargs=2,
+        type=float,
+        metavar=("MICROSECONDS", "GB_S"),
+        help="latency and rate of your link, in place of the three",
+    )
     arguments = parser.parse_args()
-    found = list(rows(arguments.model))
+    links = LINKS
+    if arguments.link is not None:
+        latency, rate = arguments.link
+        links = {"measured": Link(latency * 1e-6, rate * 1e9)}
+    found = list(rows(arguments.model, links))
     if arguments.json:
         publish("plan-devices", found)
     else:

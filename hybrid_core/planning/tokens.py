@@ -26,6 +26,9 @@ class Link:
     latency: float = 0.0  # seconds of one exchange, however small
     rate: float = inf  # bytes a second, each way
 
+    def __str__(self) -> str:
+        return f"{self.latency * 1e6:.0f} us and {self.rate / 1e9:.3g} GB/s"
+
 
 @dataclass(frozen=True)
 class Gather:

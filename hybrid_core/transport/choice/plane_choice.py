@@ -89,7 +89,12 @@ class PlaneChoice:
             raise PlaneUnavailable(f"data plane {plane} cost the worker in its self-test: {why}")
         self._agreement, self.plane, self.link = None, agreement.plane, agreement.link
         self.reason = "; ".join([*filter(None, [self.reason]), *agreement.reasons]) or None
-        log.info("data plane: %s%s", self.plane, f" ({self.reason})" if self.reason else "")
+        log.info(
+            "data plane: %s%s%s",
+            self.plane,
+            f", {self.link}" if self.link else "",
+            f" ({self.reason})" if self.reason else "",
+        )
         return agreement.arena, agreement.number
 
     def end(self, arena: Arena | None) -> None:
