@@ -57,6 +57,12 @@ class ComfyCall:
         return [index for index, cond in enumerate(self.conds) if cond is not None]
 
     @property
+    def even(self) -> bool:
+        plain = all(len(cond) == 1 and "area" not in cond[0] for cond in self.conds if cond)
+        sizes = {conds_data.sizes([cond]) for cond in self.conds if cond is not None}
+        return plain and not self._scheduled and len(sizes) == 1
+
+    @property
     def aside(self) -> bool:
         return len(self.conds) == 1  # a guider gives an empty list for a prompt that it leaves out
 

@@ -62,6 +62,11 @@ class Call(Protocol):
         ...
 
     @property
+    def even(self) -> bool:
+        """Whether every branch runs through as many forward passes, each of the same sizes."""
+        ...
+
+    @property
     def prompts(self) -> Any:
         """Equal while the same prompts hold; empty where none has a schedule."""
         ...

@@ -34,6 +34,11 @@ class Crew:
         """Whether the rest of the run is this process's alone."""
         return all(lease.gone for lease in self.leases)
 
+    @property
+    def near(self) -> int:
+        """How many are in this machine."""
+        return sum(not lease.worker.device.remote for lease in self.leases)
+
     def apart(self, report: Report) -> bool:
         """Whether this process evaluates as the workers would: then a run's numbers are the same,
         bit for bit, whether a worker took part from the first step, from a later one, or died on

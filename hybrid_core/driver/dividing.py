@@ -9,7 +9,7 @@ from hybrid_core.driver.call import Call
 from hybrid_core.driver.crew import INSEPARABLE, Crew
 from hybrid_core.driver.division import HERE, Plan
 from hybrid_core.driver.execution import Taking
-from hybrid_core.driver.tokens import TokenSharing
+from hybrid_core.driver.tokens import TokenSharing, form_of
 from hybrid_core.planning.whole import Pace
 from hybrid_core.telling.report import Report
 
@@ -24,9 +24,16 @@ def worth_asking(branches: int, batch: int, other_ways: bool) -> bool:
     return branches > 1 or batch > 1 or other_ways
 
 
-def of_use(branches: int, batch: int, pipelined: bool) -> int:
-    """How many workers have something to do: a pipeline has one, and whole batches."""
-    return 1 if pipelined else max(1, branches * batch - 1)
+def of_use(branches: int, batch: int, pipelined: bool, by_tokens: bool, workers: int) -> int:
+    """How many of so many workers have something to do: a pipeline has one, and whole batches.
+
+    by_tokens: tokens can be divided. workers: of this machine.
+    """
+    if pipelined:
+        return 1
+    if by_tokens and batch == 1 and (branches == 1 or workers + 1 >= 2 * branches):
+        return max(1, workers)
+    return max(1, branches * batch - 1)
 
 
 def in_full(
@@ -48,10 +55,12 @@ def in_full(
     in_parts = _in_parts(call, taking, crew, report)
     if in_parts is not None:
         return in_parts
+    if taking.pipeline is None and tokens is not None:
+        by_tokens = _in_tokens(call, taking, crew, report)
+        if by_tokens is not None:
+            return by_tokens
     if len(branches) == 1 and taking.pipeline is None:
-        return (
-            division.alone(branches) if tokens is None else _in_tokens(call, taking, crew, report)
-        )
+        return division.alone(branches)
     turned = taking.pipeline is not None and taking.pipeline.turned(call)
     seen = {device for device, lease in ready.items() if lease.likeness.seen(shape)}
     plan = division.divided(branches, _paces(crew, seen), turned=turned, keep=keep)
@@ -84,20 +93,33 @@ def _in_parts(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan | 
     return division.compared(plan, ready.keys() - seen)
 
 
-def _in_tokens(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan:
-    """One branch by this process and the first of the workers, where that is possible and pays."""
-    here = (item for item in taking.leases.items() if not item[1].worker.device.remote)
-    first = next(here, None)
-    if first is None:
-        return division.alone(call.branches)
-    (device, lease), (branch,) = first, call.branches
-    obstacle = lease.likeness.undivided(call.form)
-    if obstacle is not None:
-        report.note(obstacle)
-        return division.alone(call.branches)
-    if not lease.likeness.divides(call.form):
-        return division.to_record(branch, device)
-    return division.by_tokens(branch, {device: crew.pace(device)})
+def _in_tokens(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan | None:
+    """Each branch by a group of devices; None where that may not be or does not pay.
+
+    As many devices as are ready, and where that does not pay, two for each branch.
+    """
+    branches = call.branches
+    ready = {d: lease for d, lease in taking.leases.items() if not lease.worker.device.remote}
+    fewest = 2 * len(branches) - 1  # workers
+    if len(ready) < fewest or (branches[1:] and not (call.even and call.pictures == 1)):
+        return None
+    whole = division.divided(branches, _paces(crew, ready))
+    for count in sorted({len(ready), fewest}, reverse=True):
+        some = dict(list(ready.items())[:count])
+        paces = _paces(crew, some)
+        plan = division.by_tokens(branches, paces)
+        if division.seconds(plan, paces) >= division.seconds(whole, _paces(crew, ready)):
+            continue
+        known = [ready[share.device].likeness for share in plan[1:]]
+        form = form_of(call, plan)
+        obstacle = next(filter(None, (likeness.undivided(form) for likeness in known)), None)
+        if obstacle is not None:
+            report.note(obstacle)
+        elif all(likeness.divides(form) for likeness in known):
+            return plan
+        else:
+            return division.to_record(branches, [share.device for share in plan[1:]])
+    return None
 
 
 def _paces(crew: Crew, devices: Iterable[int]) -> dict[int, Pace]:

@@ -107,22 +107,43 @@ def bounds(paces: Sequence[Pace]) -> tuple[int, ...]:
     return (*found, WHOLE)
 
 
-def by_tokens(branch: int, paces: Mapping[int, Pace]) -> Plan:
-    """One branch, of each forward pass some tokens here and the others on these devices.
+def by_tokens(branches: Sequence[int], paces: Mapping[int, Pace]) -> Plan:
+    """A group of devices for each branch, whose tokens it divides; this process heads the first.
 
-    paces: as in `divided`.
+        0  branch 0, place 0      1  branch 1, place 0
+        2  branch 0, place 1      3  branch 1, place 1
+
+    paces: as in `divided`; devices beyond whole groups are left out. All groups have the same
+    shares, as if each place were as slow as its slowest device.
     """
-    upto = bounds((Pace(1.0), *paces.values()))
+    known, count = {HERE: Pace(1.0), **paces}, len(branches)
+    rows = list(zip(*[iter(known)] * count, strict=False))  # the devices of each place
+    upto = bounds(
+        [max((known[device] for device in row), key=lambda pace: pace.forward) for row in rows]
+    )
+    relayed = len(rows) * count > 2
     return [
-        Share(device, Part((branch,), tokens=Tokens(place, upto)))
-        for place, device in enumerate((HERE, *paces))
+        Share(device, Part((branch,), tokens=Tokens(place, upto, relayed)))
+        for place, row in enumerate(rows)
+        for branch, device in zip(branches, row, strict=True)
     ]
 
 
-def to_record(branch: int, device: int) -> Plan:
-    """One branch in full on both: compared, and looked at so that its tokens can be divided."""
-    part = Part((branch,), recorded=True)
-    return [Share(HERE, part), Share(device, part, compared=True)]
+def seconds(plan: Plan, paces: Mapping[int, Pace]) -> float:
+    """Until the last one is done, links left out; this process's forward pass takes 1."""
+    return max(
+        share.part.forwards * (1.0 if share.device == HERE else paces[share.device].forward)
+        for share in plan
+    )
+
+
+def to_record(branches: Sequence[int], devices: Iterable[int]) -> Plan:
+    """Everything here and the first branch on each of the devices too: compared, and looked at so
+    that its tokens can be divided.
+    """
+    own = Share(HERE, Part(tuple(branches), recorded=True))
+    part = Part(tuple(branches[:1]), recorded=True)
+    return [own, *(Share(device, part, compared=True) for device in devices)]
 
 
 def in_stages(branch: int, ahead: int | None, device: int, last: int) -> Plan:

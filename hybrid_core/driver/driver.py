@@ -75,7 +75,9 @@ class Driver:
                 self._rented = True
                 self._stay_local(obstacle)
             elif dividing.worth_asking(branches, batch, pipelined or self._tokens is not None):
-                self._hired().prepare(dividing.of_use(branches, batch, pipelined))
+                crew, by_tokens = self._hired(), self._tokens is not None
+                workers = crew.near
+                crew.prepare(dividing.of_use(branches, batch, pipelined, by_tokens, workers))
         except self._cancelled:
             raise
         except Exception as error:  # noqa: BLE001  as in `evaluate`
@@ -151,10 +153,10 @@ class Driver:
 
     def _execution(self, plan: Plan, call: Call, step: Step, taking: Taking) -> Execution:
         rest = call, step, taking, self._crew, self.report, self._cancelled, self._stay_local
-        part, other = plan[0].part, taking.leases.get(plan[-1].device)
-        if self._tokens is None or other is None or not (part.tokens or part.recorded):
+        part = plan[0].part
+        if self._tokens is None or not (part.tokens or part.recorded):
             return Execution(*rest)
-        return TokenExecution(self._tokens, other, *rest)
+        return TokenExecution(self._tokens, *rest)
 
     def _tokens_of(self, call: Call) -> TokenSharing | None:
         return None if call.aside else self._tokens
@@ -181,7 +183,9 @@ class Driver:
         if answer is not None:
             step.record.worker_seconds, step.record.waited_seconds = answer.seconds, answer.waited
         wait, self._wait_seconds = self._wait_seconds, 0.0
-        ready = crew.ready(dividing.of_use(count, call.pictures, pipeline is not None), wait)
+        by_tokens, workers = self._tokens_of(call) is not None, crew.near
+        most = dividing.of_use(count, call.pictures, pipeline is not None, by_tokens, workers)
+        ready = crew.ready(most, wait)
         step.record.waiting = not ready and bool(crew.leases) and not crew.gone
         return step, Taking(ready, pipeline if ready else None, crew.apart(self.report))
 

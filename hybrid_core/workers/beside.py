@@ -12,19 +12,19 @@ import torch
 
 from hybrid_core.errors import ProtocolError, WorkerFailed, WorkerStopped, WorkerTimeout
 from hybrid_core.stages.tokens import Form
-from hybrid_core.workers.contract import Gathered, Tick, Tokens
+from hybrid_core.workers.contract import Tick, Tokens
+from hybrid_core.workers.ends import End
 
 Tensor = torch.Tensor
 POLL_SECONDS = 0.05
 PATIENCE = 60.0
 
 
-class ThreadLink:
-    """One of two places, which are threads of this process."""
+class ThreadLink(End):
+    """Between two threads of this process."""
 
     def __init__(self, tokens: Tokens, seconds: float = PATIENCE, tick: Tick = lambda: None):
-        self.place, self.bounds = tokens.place, tokens.bounds
-        self.done = Gathered()
+        super().__init__(tokens)
         self.seconds, self.tick = seconds, tick
         self.ended = threading.Event()
         self.mine: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -36,21 +36,20 @@ class ThreadLink:
         made.mine, made.theirs, made.ended = self.theirs, self.mine, self.ended
         return made
 
-    def gather(self, at: int, mine: list[Tensor], forms: list[list[Form]]) -> list[list[Tensor]]:
-        since, other = time.monotonic(), 1 - self.place
+    def swap(self, at: int, mine: list[Tensor], forms: list[Form]) -> list[Tensor]:
+        since = time.monotonic()
         self.mine.put((at, [tensor.clone() for tensor in mine]))
         taken = self._taken()
         if isinstance(taken, WorkerFailed):
             raise taken
         there, tensors = taken
         seen = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
-        if there != at or seen != forms[other]:
-            raise ProtocolError(f"{seen} came at {there}, expected {forms[other]} at {at}")
-        self.done.exchanges += 1
+        if there != at or seen != forms:
+            raise ProtocolError(f"{seen} came at {there}, expected {forms} at {at}")
         self.done.sent += sum(tensor.nbytes for tensor in mine)
         self.done.received += sum(tensor.nbytes for tensor in tensors)
         self.done.seconds += time.monotonic() - since
-        return [tensors, []] if self.place else [[], tensors]
+        return list(tensors)
 
     def _taken(self) -> Any:
         deadline = time.monotonic() + self.seconds
@@ -99,5 +98,6 @@ class Beside:
         return self._made
 
     def end(self) -> None:
-        """Both sides of the link raise WorkerStopped from now on."""
+        """Both sides of the link raise WorkerStopped from now on: the task is over soon."""
         self.link.ended.set()
+        self._thread.join(PATIENCE)

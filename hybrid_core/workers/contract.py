@@ -24,7 +24,7 @@ from hybrid_core.errors import (
 )
 from hybrid_core.planning import tokens as planning
 from hybrid_core.stages.token_streams import WHOLE
-from hybrid_core.stages.tokens import Link
+from hybrid_core.stages.tokens import Form, Link
 from hybrid_core.transport.carry import Carried
 
 Tensor = torch.Tensor
@@ -55,6 +55,7 @@ class Tokens:
 
     place: int  # of this device among those that divide them; place 0 gets the result
     bounds: tuple[int, ...]  # in thousandths, from 0 to 1000
+    relayed: bool = False  # whether exchanges go through the parent, and not between two places
 
     @property
     def share(self) -> float:
@@ -82,8 +83,9 @@ class Part:
     @property
     def forwards(self) -> float:
         """How many forward passes of the whole batch it is worth."""
-        pictures = self.pictures
-        return len(self.branches) * (1.0 if pictures is None else pictures.count / pictures.batch)
+        pictures, tokens = self.pictures, self.tokens
+        part = 1.0 if pictures is None else pictures.count / pictures.batch
+        return len(self.branches) * part * (1.0 if tokens is None else tokens.share)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ class TokenLink(Link, Protocol):
     """This process's side of the exchanges inside one request."""
 
     done: Gathered
+
+    def swap(self, at: int, mine: list[Tensor], forms: list[Form]) -> list[Tensor]:
+        """One exchange with the process at the other end; raises as `gather`."""
+        ...
 
 
 class Worker(Protocol):

@@ -11,6 +11,7 @@ from harm import KIND
 from helpers import EvenSession, Watched, empty_latent, relative, sample, wait_until
 
 from hybrid_core.config import DEVICE_VARIABLE, Settings
+from hybrid_core.driver import tokens
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.process.host import Host
 
@@ -56,6 +57,23 @@ def test_every_process_takes_part_and_the_image_is_ksamplers(demo, crowd, proces
     assert [len(step.loads) for step in report.steps] == [processes] * len(report.steps)
     assert [entry["device"] for entry in report.who] == ["cpu", *DEVICES.split(";")][:processes]
     assert sum(entry["share"] for entry in report.who) == pytest.approx(1, abs=0.002)
+
+
+@pytest.mark.parametrize(("processes", "cfg"), [(3, 1.0), (4, 1.0), (4, 5.0)])
+def test_one_picture_is_divided_by_tokens_and_is_ksamplers(
+    demo, crowd, processes, cfg, monkeypatch
+):
+    monkeypatch.setattr(tokens, "TRIES", 10**6)  # four processes on two cores do not pay
+    watched = Watched(demo[KIND], crowd, "exact", most_devices=processes)
+    settings = {"cfg": cfg, "sampler": "euler_ancestral"}
+    for _ in range(2):  # the first run records
+        seen = sample(watched.model, KIND, **settings)
+    report = watched.reports[-1]
+    assert relative(seen, sample(demo[KIND], KIND, **settings)) < EQUAL
+    assert report.reasons == [] and len(report.by_tokens) == len(report.steps)
+    share = 0.5 if cfg > 1 else 1 / processes
+    for step in report.steps:
+        assert list(step.loads.values()) == pytest.approx([share] * processes, abs=1e-3)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")

@@ -96,7 +96,7 @@ def test_unequal_devices_have_unequal_shares():
 def test_tokens_are_in_proportion_to_speed_and_everybody_has_some(seconds, expected):
     paces = [Pace(float(one)) for one in seconds]
     assert bounds(paces) == expected
-    plan = by_tokens(1, dict(enumerate(paces[1:])))
+    plan = by_tokens([1], dict(enumerate(paces[1:])))
     assert [share.device for share in plan] == [HERE, *range(len(paces) - 1)]
     assert [share.part.tokens.place for share in plan] == list(range(len(paces)))
 

@@ -28,6 +28,7 @@ from toy_framework import (
 
 from hybrid_core.config import WorkerDevice
 from hybrid_core.driver import tokens
+from hybrid_core.driver.division import by_tokens
 from hybrid_core.driver.tokens import NO_BLOCK, OTHERWISE, foretold
 from hybrid_core.errors import WorkerDied, WorkerFailed
 from hybrid_core.planning.tokens import Link
@@ -163,7 +164,7 @@ def test_what_both_took_for_their_tokens_is_their_speed(network, worker):
 def test_what_dividing_may_bring_is_told_before_it_is_done(link, said):
     """An evaluation of 1 s, 10 exchanges of 1 MB in all, a worker that is 1.04 times as slow."""
     traffic = Traffic(blocks=10, exchanges=10, bytes=10**6, seconds=0.5)
-    assert said in foretold(traffic, 1.5, {0: Pace(1.04)}, link)
+    assert said in foretold(traffic, 1.5, by_tokens([0], {0: Pace(1.04)}), link)
 
 
 def test_the_log_has_what_is_expected_and_what_came_of_it(network, holdings, caplog):
@@ -178,10 +179,10 @@ def test_where_it_does_not_pay_the_run_goes_on_alone(network, holdings, monkeypa
     monkeypatch.setattr(tokens, "TRIES", 2)
     slowed, learn, taken = run(network, holdings), tokens.TokenSharing.learn, []
 
-    def costly(self, lease, call, share, record):
+    def costly(self, branches, record):
         record.gathered_seconds = 100.0
         taken.append(record)
-        learn(self, lease, call, share, record)
+        return learn(self, branches, record)
 
     monkeypatch.setattr(tokens.TokenSharing, "learn", costly)
     assert relative(slowed.sample(batch=1), serial(network, ONE, 1)) < CLOSE

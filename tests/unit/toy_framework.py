@@ -168,7 +168,7 @@ class Source:
 class ToyCall:
     """An evaluation of a cond and an uncond prompt; outputs are velocities."""
 
-    alike, prompts, aside, attention = True, (), False, PLAIN
+    alike, even, prompts, aside, attention = True, True, (), False, PLAIN
 
     def __init__(self, network, conds, x, sigma, obstacle=None):
         self.network, self.conds, self.x, self.sigma = network, conds, x, sigma

@@ -15,17 +15,17 @@ from hybrid_core.transport import wire
 from hybrid_core.transport.arenas.arena import Arena
 from hybrid_core.transport.channel import TICK_SECONDS, Channel, Sends
 from hybrid_core.transport.exchange import Exchange, Form
-from hybrid_core.workers.contract import Gathered, Tick, Tokens
+from hybrid_core.workers.contract import Tick, Tokens
+from hybrid_core.workers.ends import End
 
 Tensor = torch.Tensor
 
 
-class ProcessLink:
-    """Of two places."""
+class ProcessLink(End):
+    """Between the parent and one worker."""
 
     def __init__(self, tokens: Tokens, exchange: Exchange):
-        self.place, self.bounds = tokens.place, tokens.bounds
-        self.done = Gathered()
+        super().__init__(tokens)
         self._exchange = exchange
 
     @property
@@ -33,14 +33,12 @@ class ProcessLink:
         """Of the latest turn."""
         return self._exchange.number
 
-    def gather(self, at: int, mine: list[Tensor], forms: list[list[Form]]) -> list[list[Tensor]]:
-        since, other = settled(self._exchange.device), 1 - self.place
-        pieces: list[list[Tensor]] = [[], []]
-        pieces[other] = self._exchange.swap(at, mine, forms[other])
-        self.done.exchanges += 1
+    def swap(self, at: int, mine: list[Tensor], forms: list[Form]) -> list[Tensor]:
+        since = settled(self._exchange.device)
+        came = self._exchange.swap(at, mine, forms)
         self.done.sent, self.done.received = self._exchange.sent, self._exchange.received
         self.done.seconds += time.monotonic() - since
-        return pieces
+        return came
 
 
 def parents_side(

@@ -265,10 +265,12 @@ class Host:
         seconds: float,
         tick: Tick | None = None,
         device: torch.device | None = None,
+        at: int | None = None,
     ) -> Reply:
         """The reply `op` to request `number`, its tensors on `device`.
 
-        `tick` runs while waiting and may raise.
+        at: the number under which they were written, where that is another. `tick` runs while
+        waiting and may raise.
 
         Raises WorkerTimeout, WorkerDied, WorkerFailed (the worker's own words), ProtocolError,
         WorkerStopped for a request to an earlier process.
@@ -291,7 +293,8 @@ class Host:
         if message["op"] != op:
             raise ProtocolError(f"request {number} was answered '{message['op']}', expected '{op}'")
         headers = wire.items(message, "tensors", 64) if op == "result" else []
-        tensors = [self._require_arena().read(number, header, device) for header in headers]
+        arena, slot = self._require_arena(), number if at is None else at
+        tensors = [arena.read(slot, header, device) for header in headers]
         self.bytes_received += sum(t.numel() * t.element_size() for t in tensors)
         return Reply(message, tensors)
 

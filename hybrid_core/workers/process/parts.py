@@ -22,6 +22,8 @@ def fields_of(part: Part) -> dict[str, Any]:
         named["pictures"] = list(astuple(part.pictures))
     if part.tokens is not None:
         named["tokens"] = [part.tokens.place, *part.tokens.bounds]
+        if part.tokens.relayed:
+            named["relayed"] = 1
     if part.recorded:
         named["recorded"] = 1
     return named
@@ -29,15 +31,18 @@ def fields_of(part: Part) -> dict[str, Any]:
 
 def part_of(message: wire.Message) -> Part:
     """Without branches. Raises ProtocolError."""
-    recorded = "recorded" in message and wire.whole_number(message, "recorded", 1) == 1
     return Part(
         (),
         unit(message, "upto"),
         unit(message, "keep"),
         pictures(message),
         tokens(message),
-        recorded,
+        flag(message, "recorded"),
     )
+
+
+def flag(message: wire.Message, key: str) -> bool:
+    return key in message and wire.whole_number(message, key, 1) == 1
 
 
 def unit(message: wire.Message, key: str) -> int | None:
@@ -69,7 +74,7 @@ def tokens(message: wire.Message) -> Tokens | None:
             f"field 'tokens' is {wire.shown([place, *bounds])}, expected a place and bounds that "
             f"rise from 0 to {WHOLE}"
         )
-    return Tokens(place, tuple(bounds))
+    return Tokens(place, tuple(bounds), flag(message, "relayed"))
 
 
 def whole_numbers(message: wire.Message, key: str, most: int) -> list[int]:

@@ -22,6 +22,8 @@ Tensor = torch.Tensor
 class ProcessWorker(Host):
     """A `Worker` that is a process of its own."""
 
+    _link: ProcessLink | None = None  # of the latest request by tokens
+
     def prefer(self, data_plane: str) -> None:
         self.planes.want(data_plane)
 
@@ -69,14 +71,17 @@ class ProcessWorker(Host):
         self, number: int, tokens: Tokens, seconds: float, tick: Tick, device: torch.device
     ) -> ProcessLink:
         channel, arena = self._require_channel(), self._require_arena()
-        return parents_side(
+        self._link = parents_side(
             channel, arena, number, tokens, seconds, tick, device, self.take_as_answered
         )
+        return self._link
 
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:
-        reply = self.wait(number, "result", seconds, tick, device)
+        exchanged = self._link if part.tokens is not None else None
+        after = None if exchanged is None else exchanged.number + 1
+        reply = self.wait(number, "result", seconds, tick, device, after)
         boundaries = unflatten(reply.fields.get("boundaries"), reply.tensors)
         if not isinstance(boundaries, dict | None):
             raise ProtocolError(f"features at the cut are {str(boundaries)[:80]}, expected by name")
