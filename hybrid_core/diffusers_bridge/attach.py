@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from hybrid_core.diffusers_bridge.scheduler_trace import matrix
 from hybrid_core.diffusers_bridge.space import Elsewhere, Schedule, Space
 from hybrid_core.driver.driver import Driver
 from hybrid_core.driver.pipeline import Pipeline
-from hybrid_core.errors import NotPartitionable
+from hybrid_core.driver.tokens import TokenSharing
+from hybrid_core.errors import NotPartitionable, NotSplittable
 from hybrid_core.machine import devices
 from hybrid_core.stages.staging import Cuts
 from hybrid_core.telling.report import Nobody, Report
@@ -190,7 +191,10 @@ class Attachment:
             joined=not getattr(pipe, "guidance_rescale", 0.0) > 0.0,
             rounding=torch.finfo(x.dtype).eps,
         )
-        pipeline = None
+        pipeline, tokens = None, None
+        if not guided:
+            with suppress(NotSplittable):
+                tokens = TokenSharing(self._network)
         if staged:
             pipeline = Pipeline(course, _cuts.setdefault(self._network, {}), x.shape)
 
@@ -204,9 +208,9 @@ class Attachment:
 
         driver = Driver(
             course, pipeline, rent, report, NOBODY, log.debug, not guided, KeyboardInterrupt,
-            self._wait_seconds,
+            self._wait_seconds, tokens,
         )  # fmt: skip
-        nothing_to_share = not guided and len(x) == 1
+        nothing_to_share = not guided and len(x) == 1 and tokens is None
         driver.prepare(len(x), ONE_PICTURE if nothing_to_share else None)
         return driver
 

@@ -74,7 +74,7 @@ class PipelineCall:
 
     @property
     def form(self) -> Hashable:
-        return tuple(self.x.shape)
+        return tuple(self.x.shape), tuple(tuple(t.shape) for t in tensors(self._conditioning()))
 
     def _half(self, value: Tensor, branch: int) -> Tensor:
         """A branch's share of something that is joint."""
@@ -125,7 +125,7 @@ class PipelineCall:
         if pictures is not None:
             some = {place: self._branch(place).of(pictures) for place in branches}
             return {place: one.evaluate(self._forward, each) for place, one in some.items()}
-        if len(branches) == 1 == len(self.branches) - 1:
+        if len(branches) == 1 and (each is not None or len(self.branches) > 1):
             return {branches[0]: self._branch(branches[0]).evaluate(self._forward, each)}
         whole = self._forward(**{**self._arguments, "return_dict": False})[0]
         return {branch: self._half(whole, branch) for branch in branches}

@@ -20,6 +20,7 @@ from hybrid_core.course.adaptive import LAST_EXACT
 from hybrid_core.course.paper import Paper
 from hybrid_core.course.policy import PIPELINED, Seen
 from hybrid_core.diffusers_bridge.attach import hybrid
+from hybrid_core.driver import tokens
 from hybrid_core.errors import ConfigError
 from hybrid_core.telling.report import kinds
 from hybrid_core.workers.process.host import Host
@@ -193,8 +194,18 @@ def test_mode_off_and_an_unknown_mode():
         pass
 
 
-def test_one_image_without_guidance_is_not_shared(case, pool):
-    pipe, arguments = case[1]
+def test_one_image_of_a_transformer_without_guidance_is_divided_by_tokens(pool, monkeypatch):
+    monkeypatch.setattr(tokens, "TRIES", 10**6)  # so small a one may not pay
+    pipe, arguments = TINY["sd3"]()
+    call, plain = short((pipe, {**arguments, "guidance_scale": 1.0}), 4)
+    seen, report = shared(call, "exact", pool)
+    assert kinds(report.steps) == "dddd" and report.reasons == []
+    assert all(step.divides == "tokens" and step.gathers for step in report.steps)
+    assert relative(seen, plain) < EQUAL
+
+
+def test_one_image_of_a_unet_without_guidance_is_not_shared(pool):
+    pipe, arguments = TINY["sdxl"]()
     call, plain = short((pipe, {**arguments, "guidance_scale": 1.0}), 4)
     seen, report = shared(call, "adaptive", pool)
     assert report.single == 4 and report.partitioned == 0
