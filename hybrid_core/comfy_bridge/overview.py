@@ -24,7 +24,7 @@ def overview(session: Session) -> dict[str, Any]:
     try:
         left_out = dict(session.devices().left_out)
     except NotPartitionable as error:
-        obstacle = None if session.made else str(error)
+        obstacle = None if session.made or session.elsewhere.address else str(error)
     return {
         "obstacle": obstacle,
         "parent": _parent(),

@@ -288,6 +288,27 @@ def test_bad_settings_are_refused_with_a_reason(server, body, why):
     assert server.get("/hybrid_ksampler/worker")["idle_seconds"] == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "told", "why"),
+    [
+        ("text/plain", {"address": "", "weights": False}, "this page alone"),
+        ("application/json", {"address": "http://there", "weights": False}, "192.168.1.5:6379"),
+        ("application/json", "192.168.1.5:6379", "an 'address'"),
+        ("application/json", {"address": "", "weights": False}, None),
+    ],
+)
+def test_other_computers_are_named_by_the_page_alone(server, kind, told, why):
+    said, body = {"Content-Type": kind}, json.dumps({"ray": told}).encode()
+    asked = urllib.request.Request(server.address + "/hybrid_ksampler/settings", body, said)
+    if why is None:
+        with urllib.request.urlopen(asked) as answer:
+            assert json.load(answer)["ray"] == told
+        return
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked)
+    assert refused.value.code == 400 and why in json.load(refused.value)["error"]
+
+
 def test_settings_in_an_unknown_charset_are_refused_with_a_reason(server):
     said = {"Content-Type": "application/json; charset=bogus"}
     asked = urllib.request.Request(
