@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -40,35 +40,62 @@ def free_port() -> int:
 
 
 class Node:
-    """One `ray start --block`, in a session of its own: all that it starts is in it."""
+    """One `ray start --block`, in a session of its own: all that it starts is in it.
+
+    A keeper (`keep`) ends the session when this process ends it, or ends in whatever way.
+    """
 
     def __init__(self, folder: Path, name: str, env: dict[str, str], *words: str):
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *COMMON]
         self._log = (folder / f"{name}.log").open("wb")
         self.process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=self._log, stderr=self._log, start_new_session=True
+            [sys.executable, "-m", "tooling.cluster", *words, *COMMON],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
 
     def parts(self, name: str = "") -> list[psutil.Process]:
         """Its processes, of one name."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == self.process.pid and name in process.name():
-                    found.append(process)
-        return found
+        return [process for process in of_session(self.process.pid) if name in named(process)]
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        for process in self.parts():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        self.process.wait(10)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
         wait_until(lambda: not self.parts(), 20)
         self._log.close()
+
+
+def keep(words: list[str]) -> None:
+    """Run `ray start` until standard input ends or it does; nothing of it is left then."""
+    ray = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", "start", *words])
+    while ray.poll() is None and not select.select([sys.stdin], [], [], 0.2)[0]:
+        pass
+    ray.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ray.wait(10)
+    for process in of_session(os.getpid()):
+        if process.pid != os.getpid():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def of_session(number: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == number:
+                found.append(process)
+    return found
+
+
+def named(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return process.name()
+    return ""
 
 
 def command(process: psutil.Process) -> list[str]:
@@ -124,3 +151,7 @@ class Cluster:
         left = [" ".join(command(p)) for node in self.nodes for p in node.parts()]
         shutil.rmtree(self.folder, ignore_errors=True)
         return left
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1:])
