@@ -77,6 +77,35 @@ def test_one_picture_is_divided_by_tokens_and_is_ksamplers(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_process_that_is_killed_beside_a_gather_costs_no_image(demo, crowd, monkeypatch):
+    monkeypatch.setattr(tokens, "TRIES", 10**6)
+    watched, victim = Watched(demo[KIND], crowd, "exact"), 1
+    sample(watched.model, KIND)  # records
+    kill_at_third_request(crowd.holdings(victim).worker, monkeypatch)
+    seen = sample(watched.model, KIND, steps=6)
+    report = watched.reports[-1]
+    assert relative(seen, sample(demo[KIND], KIND, steps=6)) < EQUAL
+    assert kinds(report.steps)[:3] == "ddL" and kinds(report.steps).endswith("EE")
+    (reason,) = report.reasons
+    assert reason.startswith(f"without {DEVICES.split(';')[victim]}: ")
+
+
+def kill_at_third_request(worker, monkeypatch):
+    """As soon as it was asked for an evaluation for the third time."""
+    post, asked = Host.post, []
+
+    def deadly(self, op, *rest):
+        number = post(self, op, *rest)
+        if op == "evaluate" and self is worker:
+            asked.append(number)
+            if len(asked) == 3:
+                os.kill(self.pid, signal.SIGKILL)
+        return number
+
+    monkeypatch.setattr(Host, "post", deadly)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_process_that_is_killed_costs_no_image_and_the_others_go_on(
     demo, crowd, victim, monkeypatch
@@ -84,17 +113,7 @@ def test_a_process_that_is_killed_costs_no_image_and_the_others_go_on(
     ready(crowd, demo[KIND])
     watched = Watched(demo[KIND], crowd, "exact")
     settings = {"latent": empty_latent(2), "steps": 6}
-    post, asked = Host.post, []
-
-    def deadly(self, op, *rest):
-        number = post(self, op, *rest)
-        if op == "evaluate" and self is crowd.holdings(victim).worker:
-            asked.append(number)
-            if len(asked) == 3:
-                os.kill(self.pid, signal.SIGKILL)
-        return number
-
-    monkeypatch.setattr(Host, "post", deadly)
+    kill_at_third_request(crowd.holdings(victim).worker, monkeypatch)
     seen = sample(watched.model, KIND, **settings)
     (report,) = watched.reports
     assert relative(seen, sample(demo[KIND], KIND, **settings)) < EQUAL
