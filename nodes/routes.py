@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -21,13 +20,6 @@ from . import monitor
 
 PREFIX = "/hybrid_ksampler"
 MOST_SECONDS = 1e9
-
-
-def version() -> str:
-    """Of this pack, as the registry knows it."""
-    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
-    return found[1] if found else ""
 
 
 def tell_of_worker() -> None:
@@ -48,7 +40,7 @@ def add_routes() -> None:
 
     @table.get(f"{PREFIX}/pack")
     async def pack(_: web.Request) -> web.Response:
-        return web.json_response({"version": version(), "looks": LOOKS})
+        return web.json_response({"version": elsewhere.pack_version(), "looks": LOOKS})
 
     @table.get(f"{PREFIX}/worker")
     async def worker(_: web.Request) -> web.Response:

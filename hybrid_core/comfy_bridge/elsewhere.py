@@ -79,17 +79,22 @@ def by_settings(told: Any) -> Elsewhere:
     )
 
 
+def pack_version() -> str:
+    """Of this pack, as the registry knows it."""
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def versions() -> dict[str, str]:
     """What must be equal on both computers. torch's build for a card (+cu128) may differ."""
     import comfyui_version
     import torch
 
-    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    pack = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
     return {
         "ComfyUI": comfyui_version.__version__,
         "torch": torch.__version__.partition("+")[0],
-        "Hybrid KSampler": pack[1] if pack else "",
+        "Hybrid KSampler": pack_version(),
     }
 
 

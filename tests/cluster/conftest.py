@@ -13,6 +13,9 @@ COMFYUI = os.environ.get("COMFYUI_DIR")
 
 if COMFYUI is None:
     pytest.skip("COMFYUI_DIR is not set; run python dev.py test", allow_module_level=True)
+if not sys.platform.startswith("linux"):
+    reason = "two nodes of one machine need two addresses of the loopback, which Linux has"
+    pytest.skip(reason, allow_module_level=True)
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: there is no wheel for this system", allow_module_level=True)
 
