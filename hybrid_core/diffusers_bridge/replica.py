@@ -13,7 +13,7 @@ from torch import nn
 from hybrid_core.diffusers_bridge.portrait import NETWORKS, compare, config_of, portrait
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.machine.checksum import checksums
-from hybrid_core.workers.lease import identity
+from hybrid_core.workers.holdings import identity
 
 ACTIVATIONS = 0.15  # of the weights' size, beside them
 # by network: the identity of its weights, and their checksums then

@@ -20,7 +20,7 @@ from hybrid_core.machine.settled import settled
 from hybrid_core.stages.staging import Boundaries, Each
 from hybrid_core.telling.report import Report
 from hybrid_core.workers.contract import Answer, Part
-from hybrid_core.workers.lease import Lease
+from hybrid_core.workers.lease import Awaited, Lease
 
 log = logging.getLogger("hybrid_ksampler")
 Tensor = torch.Tensor
@@ -157,11 +157,17 @@ class Execution:
         whole = shown[:1].expand(len(self._call.x), *shown.shape[1:])  # (B, ...)
         done, kept, helped = [(HERE, own_part, own)], None, False
         theirs: list[tuple[Lease, int, Tensor]] = []
+        by_picture = own_part.pictures is not None
         for share, number in asked.items():
-            part, answer = share.part, self._answer(share, number, whole)
+            part, lease = share.part, self._taking.leases.get(share.device)
+            if share.compared and lease is not None and lease.patient and not by_picture:
+                if number is not None:
+                    ours = own[part.branches[0]].clone()
+                    lease.compare_later(Awaited(number, part, ours, time.monotonic()))
+                continue
+            answer = self._answer(share, number, whole)
             if share.compared:
-                if answer is not None:
-                    lease = self._taking.leases[share.device]
+                if answer is not None and lease is not None:
                     theirs.append((lease, part.branches[0], answer.outputs[0]))
             elif answer is None:
                 done.append((HERE, part, self._evaluated(part)))
@@ -174,7 +180,7 @@ class Execution:
         for device, part, _ in done:
             record.loads[device] = record.loads.get(device, 0.0) + part.forwards
         for lease, branch, output in theirs:
-            alike = self._compare(lease, out, branch, output, own_part.pictures is not None)
+            alike = self._compare(lease, out, branch, output, by_picture)
             record.compared = alike or record.compared
         helped, record.share = helped or record.compared, own_part.forwards / len(out)
         if helped and any(part.pictures is not None for _, part, _ in done):

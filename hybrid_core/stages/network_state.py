@@ -25,6 +25,8 @@ from hybrid_core.stages.weight_samples import Samples, WeightSampler
 NOT_CODE = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"}
 )
+# what torch.compile puts beside the functions that it has compiled
+COMPILERS = ("__compiled_fn", "__resume_at", "__import_", "__builtins_dict")
 Space = Mapping[str, Any]  # attributes of a module, of a class, or of a Python module
 Ignore = Callable[[str], bool]  # an attribute's name
 
@@ -233,7 +235,11 @@ class NetworkWatch:
             glance.add_code(vars(cls), inner)
             state.code[f"{cls.__module__}.{cls.__qualname__}"] = inner
         for name, space in self._code.items():
-            inner = {key: Held(value) for key, value in space.items() if callable(value)}
+            inner = {
+                key: Held(value)
+                for key, value in space.items()
+                if callable(value) and not key.startswith(COMPILERS)
+            }
             glance.add_code(space, inner)
             state.code[name] = inner
         try:

@@ -7,7 +7,7 @@ worker whose state is not known after an error is ended, by `settle` and nowhere
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from hybrid_core.errors import (
     ArenaTooSmall,
     NoRoom,
     NotPartitionable,
+    ProtocolError,
     ReplicaMismatch,
     WorkerFailed,
     WorkerStopped,
@@ -214,6 +215,10 @@ class Worker(Protocol):
         """
         ...
 
+    def answered(self, number: int) -> bool:
+        """Whether `collect` would not wait for this request."""
+        ...
+
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:
@@ -235,6 +240,14 @@ class Worker(Protocol):
     def abandon(self) -> None:
         """End it without the lock: whoever holds that waits for the worker, and finds out."""
         ...
+
+
+def check_outputs(outputs: Sequence[Tensor], like: Tensor, count: int) -> None:
+    """Raise ProtocolError unless there are `count` tensors of `like`'s shape and dtype."""
+    seen = [(tuple(t.shape), t.dtype) for t in outputs]
+    expected = [(tuple(like.shape), like.dtype)] * count
+    if seen != expected:
+        raise ProtocolError(f"the worker returned {seen}, expected {expected}")
 
 
 def settle(worker: Worker, error: Exception) -> None:

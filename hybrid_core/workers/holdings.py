@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable
@@ -13,7 +14,9 @@ from torch import nn
 
 from hybrid_core.machine.contents import Contents
 from hybrid_core.stages.tokens import Plans
-from hybrid_core.workers.contract import Worker
+from hybrid_core.transport.carry import Carried
+from hybrid_core.workers.contract import Tick, Worker
+from hybrid_core.workers.evaluator import CONTEXTS_KEPT
 
 PACES_KEPT = 5
 
@@ -93,3 +96,30 @@ class Holdings:
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
             self.contexts, self.compared, self.undivided = OrderedDict(), {}, {}
             self.paces.clear()
+
+    def context_number(self, context: Carried, tick: Tick) -> int:
+        """The number under which the worker holds this context; sends it when it is new."""
+        known = self.contexts
+        signature = json.dumps([context.tree, [identity(tensor) for tensor in context.tensors]])
+        if signature in known:
+            before = known[signature]
+            before.contents.ask()
+            if not before.contents.changed():
+                return before.number
+        number = self.next_context
+        self.next_context += 1
+        held = dict(known)
+        known.clear()  # should the sending be interrupted, nothing is taken for known
+        self.worker.hold(number, context, tick)
+        known.update(held)
+        known[signature] = Held(number, context.tensors, Contents(context.tensors))
+        known.move_to_end(signature)
+        while len(known) > CONTEXTS_KEPT:
+            known.popitem(last=False)
+        return number
+
+
+def identity(tensor: torch.Tensor) -> list[Any]:
+    """Equal for the same memory seen the same way and, where torch knows, not written to since."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return [tensor.data_ptr(), list(tensor.shape), tensor.stride(), str(tensor.dtype), version]

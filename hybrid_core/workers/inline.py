@@ -96,6 +96,9 @@ class InlineWorker:
             raise WorkerTimeout(f"request {number} is not under way")
         return self._beside.link.other(tokens, seconds, tick)
 
+    def answered(self, number: int) -> bool:
+        return True
+
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,13 +18,20 @@ from hybrid_core.errors import (
     ReplicaMismatch,
     WorkerError,
     WorkerStopped,
+    WorkerTimeout,
 )
-from hybrid_core.machine.contents import Contents
 from hybrid_core.telling.report import Report
-from hybrid_core.transport.carry import Carried, carry
-from hybrid_core.workers.contract import Answer, Part, Tick, TokenLink, Tokens, settle
-from hybrid_core.workers.evaluator import CONTEXTS_KEPT
-from hybrid_core.workers.holdings import Held, Holdings, Loading
+from hybrid_core.transport.carry import carry
+from hybrid_core.workers.contract import (
+    Answer,
+    Part,
+    Tick,
+    TokenLink,
+    Tokens,
+    check_outputs,
+    settle,
+)
+from hybrid_core.workers.holdings import Holdings, Loading
 from hybrid_core.workers.likeness import Likeness, Source
 
 log = logging.getLogger("hybrid_ksampler")
@@ -33,6 +39,16 @@ log = logging.getLogger("hybrid_ksampler")
 PUBLISHED = Tuning()
 POLL_SECONDS = 0.02
 Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """An evaluation that both sides make, and whose answer is not waited for."""
+
+    number: int  # of the request
+    part: Part  # one branch of the whole batch
+    ours: Tensor  # what this process made of it
+    since: float  # time.monotonic()
 
 
 class Lease:
@@ -56,6 +72,9 @@ class Lease:
         self.gone = False  # whether the rest of the run goes on without it
         self.has_company = False  # whether the run has other workers
         self._epoch: int | None = None  # of the worker that this run began with
+        # other packs' code may compile at its first evaluation there: nobody waits for that
+        self.patient = bool(source.by)
+        self._awaited: Awaited | None = None
         self.likeness = Likeness(holdings, source)
 
     def obstacle_to(self, boundary_bytes: int) -> str | None:
@@ -111,6 +130,8 @@ class Lease:
             return False
         self._note_plane()
         if holdings.loading is not None and not self._taken_in(holdings.loading, may_verify):
+            return False
+        if self._awaited is not None and not self._compared(self._awaited):
             return False
         if not worker.idle():
             return False
@@ -191,34 +212,12 @@ class Lease:
         before = self.worker.bytes_sent
         try:
             with self.worker.lock:
-                held = self._context_number(carried)
+                held = self.holdings.context_number(carried, self._tick)
                 number = self.worker.evaluate(held, *inputs, part)
         except WorkerError as error:
             self.give_up(error)
             return None
         self._report.bytes_sent += self.worker.bytes_sent - before
-        return number
-
-    def _context_number(self, context: Carried) -> int:
-        """The number under which the worker holds this context; sends it when it is new."""
-        holdings = self.holdings
-        known = holdings.contexts
-        signature = json.dumps([context.tree, [identity(tensor) for tensor in context.tensors]])
-        if signature in known:
-            before = known[signature]
-            before.contents.ask()
-            if not before.contents.changed():
-                return before.number
-        number = holdings.next_context
-        holdings.next_context += 1
-        held = dict(known)
-        known.clear()  # should the sending be interrupted, nothing is taken for known
-        self.worker.hold(number, context, self._tick)
-        known.update(held)
-        known[signature] = Held(number, context.tensors, Contents(context.tensors))
-        known.move_to_end(signature)
-        while len(known) > CONTEXTS_KEPT:
-            known.popitem(last=False)
         return number
 
     def collect(self, number: int, part: Part, like: Tensor, own_seconds: float) -> Answer | None:
@@ -258,6 +257,22 @@ class Lease:
             self.give_up(ReplicaMismatch(reason))
         return reason is None
 
+    def compare_later(self, awaited: Awaited) -> None:
+        """Like `compare`, once the worker has answered; until then it takes no part."""
+        self._awaited = awaited
+
+    def _compared(self, awaited: Awaited) -> bool:
+        """Whether the answer has come, and is equal."""
+        if not self.worker.answered(awaited.number):
+            if time.monotonic() - awaited.since > self._load_seconds:
+                raise WorkerTimeout(
+                    f"the first evaluation took longer than {self._load_seconds:.0f} s"
+                )
+            return False
+        self._awaited, ours = None, awaited.ours
+        answer = self.collect(awaited.number, awaited.part, ours, 0.0)
+        return answer is not None and self.compare(ours, answer.outputs[0], ours.shape)
+
     def check_unchanged(self) -> None:
         """At a run's last evaluation: say it if somebody has changed the network on the way."""
         changed = None if self.gone else self.likeness.changed_meanwhile()
@@ -278,17 +293,3 @@ class Lease:
         self._report.reasons.append(reason)
         log.warning("%s", reason)
         settle(self.worker, error)
-
-
-def identity(tensor: Tensor) -> list[Any]:
-    """Equal for the same memory seen the same way and, where torch knows, not written to since."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return [tensor.data_ptr(), list(tensor.shape), tensor.stride(), str(tensor.dtype), version]
-
-
-def check_outputs(outputs: Sequence[Tensor], like: Tensor, count: int) -> None:
-    """Raise ProtocolError unless there are `count` tensors of `like`'s shape and dtype."""
-    seen = [(tuple(t.shape), t.dtype) for t in outputs]
-    expected = [(tuple(like.shape), like.dtype)] * count
-    if seen != expected:
-        raise ProtocolError(f"the worker returned {seen}, expected {expected}")

@@ -116,7 +116,7 @@ def test_worker_hung_in_mid_step(own_session, model, partitioned):
     session.holdings().contexts.clear()
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybrid_core.workers.lease.Lease._context_number", lambda *_: 0)
+        patch.setattr("hybrid_core.workers.holdings.Holdings.context_number", lambda *_: 0)
         seen = sample(watched.model, KIND)
     assert time.monotonic() - began < 20
     assert torch.equal(seen, partitioned) or (seen - partitioned).norm() / partitioned.norm() < 1e-5

@@ -52,6 +52,41 @@ def test_a_run_shares_from_the_moment_the_worker_is_ready(network, holdings, wor
     assert run.report.reasons == []
 
 
+def patient(network, holdings, **tuning):
+    """A run of a model whose code may compile at its first evaluation, which is to be compared."""
+    warm(network, holdings)
+    holdings.compared.clear()
+    run = Run(network, holdings, **tuning)
+    run.lease.patient = True
+    return run
+
+
+def test_nobody_waits_for_a_first_evaluation_that_may_compile(
+    network, holdings, worker, monkeypatch
+):
+    run, comes = patient(network, holdings), []
+    monkeypatch.setattr(worker, "answered", lambda number: len(comes) > 6)
+    assert relative(run.sample(comes.append), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "L" * 6 + "E" * 14 and run.report.reasons == []
+    assert run.calls[0] == [(0,), (1,)] and run.calls[6] == [(0,)]
+
+
+def test_a_late_answer_that_differs_ends_the_sharing(network, holdings):
+    run = patient(network, holdings)
+    with torch.no_grad():
+        network.blocks[0].weight.add_(1.0)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "L" * STEPS
+    assert "gives another prediction" in run.report.reasons[0]
+
+
+def test_a_first_evaluation_that_never_ends_ends_the_worker(network, holdings, worker, monkeypatch):
+    run = patient(network, holdings, load_seconds=1e-6)
+    monkeypatch.setattr(worker, "answered", lambda number: False)
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert "the first evaluation took longer" in run.report.reasons[0] and not worker.alive
+
+
 def test_a_second_run_loads_nothing(network, holdings):
     warm(network, holdings)
     Run(network, holdings).sample()

@@ -76,6 +76,9 @@ class ProcessWorker(Host):
         )
         return self._link
 
+    def answered(self, number: int) -> bool:
+        return self.replied(number)
+
     def collect(
         self, number: int, part: Part, seconds: float, tick: Tick, device: torch.device
     ) -> Answer:
