@@ -18,7 +18,7 @@ from .graphs import custom, graph
 from .runs import last_count, latents
 
 PACKS = Path(__file__).parent / "packs"
-SECONDS = 90
+SECONDS = 150
 
 
 @pytest.fixture(scope="module")

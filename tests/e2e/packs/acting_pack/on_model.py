@@ -64,29 +64,12 @@ class PackedLoader:
         return (OwnPatcher(loaded.model, loaded.load_device, loaded.offload_device),)
 
 
-class AsIfCompiled(torch.nn.Module):
-    """What torch.compile gives, without the minutes that it takes."""
-
-    def __init__(self, network):
-        super().__init__()
-        self._orig_mod = network
-
-    def __getattr__(self, name):
-        if name == "_orig_mod":
-            return super().__getattr__(name)
-        return getattr(self._orig_mod, name)
-
-    def forward(self, *args, **keywords):
-        return self._orig_mod(*args, **keywords)
-
-
 class Compiled(OnModel):
-    """The wrapper that ComfyUI's and other packs' nodes for torch.compile use."""
+    """What ComfyUI's and other packs' nodes for torch.compile call, for a part of the network."""
 
     def act(self, model, strength, image):
-        compiled = {"diffusion_model": AsIfCompiled(model.get_model_object("diffusion_model"))}
-        wrapper = torch_compile.apply_torch_compile_factory(compiled)
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, torch_compile.COMPILE_KEY, wrapper)
+        part = "diffusion_model.out"
+        torch_compile.set_torch_compile_wrapper(model, backend="eager", keys=[part])
 
 
 class AttentionOverride(OnModel):
