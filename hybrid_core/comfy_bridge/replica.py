@@ -107,7 +107,7 @@ def check_not_refused(theirs: Any) -> None:
 
 
 class ReplicaSource(ModelSource):
-    """A model as data; key names it as it is patched now."""
+    """A model as data, after `support.check_model`; key names it as it is patched now."""
 
     tokens: Tokens = weakref.WeakKeyDictionary()
 
@@ -119,7 +119,6 @@ class ReplicaSource(ModelSource):
         brought: Brought | None = None,
         attached: ModelPatcher | None = None,
     ):
-        support.check_model(patcher)
         super().__init__(patcher, on_gone, shape, brought, attached)
         self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
         sampling = _fingerprint(self._sampling)

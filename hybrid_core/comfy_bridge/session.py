@@ -15,7 +15,7 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from hybrid_core.comfy_bridge import elsewhere, parent_process, worker_side
+from hybrid_core.comfy_bridge import elsewhere, parent_process, support, worker_side
 from hybrid_core.comfy_bridge.elsewhere import NOWHERE, Elsewhere
 from hybrid_core.comfy_bridge.replayed import Replays
 from hybrid_core.comfy_bridge.replica import RemoteSource, ReplicaSource
@@ -91,6 +91,7 @@ class Session(Pool):
         """
         holdings = self.holdings()
         comfy.model_management.load_models_gpu([patcher])
+        support.check_model(patcher)
         source = self.source_for(holdings.worker.device, ReplicaSource(patcher, self.model_gone))
         tick = comfy.model_management.throw_exception_if_processing_interrupted
         self.active_runs += 1

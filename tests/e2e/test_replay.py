@@ -182,6 +182,17 @@ def test_a_node_that_cannot_be_repeated_is_local_and_named(server, kind):
     check_local(server, make, plain, LOCAL[kind])
 
 
+def test_an_import_that_takes_too_long_is_local_and_not_tried_again(server):
+    def slow(seed, sampler="Hybrid_KSampler"):
+        prompt = with_node("Slow", sampler, seed=seed)
+        prompt["first"] = {"class_type": "Impatient", "inputs": {"model": ["model", 0]}}
+        prompt["other"]["inputs"]["model"] = ["first", 0]
+        return prompt
+
+    words = "importing a node before this one again takes too long (not tried again)"
+    check_local(server, slow, lambda seed: slow(seed, "KSampler"), words)
+
+
 def after_a_sampler(seed, sampler="Hybrid_KSampler"):
     prompt = graph(sampler, "unet", seed=seed)
     prompt["first"] = graph("KSampler", "unet", seed=1, steps=2)["sampler"]
