@@ -76,7 +76,8 @@ def _modules(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_overridden(module: nn.Module) -> bool:
-    own, methods = module.__dict__, _methods(type(module))
+    cls: Any = type(module)
+    own, methods = module.__dict__, _methods(cls)
     if own["_forward_hooks"] or own["_forward_pre_hooks"]:
         return True
     return not methods.isdisjoint(own) and _replaced_method(module, methods) is not None
