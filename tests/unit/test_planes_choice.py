@@ -338,7 +338,7 @@ class Asked(Exception):
 
 
 class NoModel:
-    key = base_key = name = "m"
+    key = base_key = name = by = "m"
 
     def needed_bytes(self):
         raise Asked
