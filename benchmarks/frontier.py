@@ -114,7 +114,13 @@ def main() -> None:
                     measure(setting, ONE_DEVICE, arguments.others, kept)
                 else:
                     measure(setting, adaptive(FEW_TOLERANCES), arguments.others, kept)
-    publish("frontier", [settings | mean(found) for settings, found in kept.everything()])
+    rows = [settings | mean(found) for settings, found in kept.everything()]
+    publish("frontier", sorted(rows, key=place))
+
+
+def place(row: Row) -> tuple[str, float, int, int]:
+    """Where the row stands in the table."""
+    return row["model"], row["cfg"], SAMPLERS.index(row["sampler"]), row["steps"]
 
 
 def measure(setting: Setting, arms: list[Arm], count: int, kept: Kept) -> None:
