@@ -64,11 +64,7 @@ class Hub:
         for group, some in zip(self._groups, pieces, strict=True):
             for place, end in enumerate(group):
                 if end is not None:
-                    wanted = mine or place == 0  # the result is wanted at place 0 alone
-                    others = [some[other] for other in range(len(group)) if other != place]
-                    self._swapped(
-                        end, at, [one for piece in others for one in piece] * bool(wanted), []
-                    )
+                    self._swapped(end, at, lacking(some, place, result=not mine), [])
         self.done.exchanges += 1
         self.done.seconds += time.monotonic() - since
         links = [end for group in self._groups for end in group if end is not None]
@@ -81,3 +77,10 @@ class Hub:
     ) -> list[Tensor]:
         self.to = end
         return end.swap(at, out, forms)
+
+
+def lacking(pieces: Sequence[Sequence[Tensor]], place: int, result: bool) -> list[Tensor]:
+    """What others have of a group's pieces. result: which is wanted at place 0 alone."""
+    if result and place > 0:
+        return []
+    return [tensor for other, some in enumerate(pieces) if other != place for tensor in some]
