@@ -182,6 +182,7 @@ class Attachment:
         take_off_others(patcher)
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
+        shortened = shortened and "context_handler" not in guider.model_options  # several a step
         obstacle = why_not_data(patcher, guider.model_options)
         # code inside a forward pass may mix tokens at one noise level and not at another
         inside = obstacle is not None and acts_inside(patcher, guider.model_options)

@@ -23,6 +23,7 @@ PLAIN_KEYS = (
 SET_AT_EVERY_CALL = {
     "wrappers", "callbacks", "patches", "patches_replace",  # empty, or the run is local
     "cond_or_uncond", "uuids", "sigmas", "prefetch_dynamic_vbars",
+    "context_window",  # which part of a long video this is: no network of ComfyUI's asks for it
 }  # fmt: skip
 
 

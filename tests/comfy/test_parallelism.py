@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider, KSampler, sampler_object
-from helpers import FREE, Watched, bring_up, empty_latent, relative, sample
+from helpers import FORESEEN, FREE, Watched, bring_up, empty_latent, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.course.course import NOISY, SEVERAL_CALLS
@@ -306,10 +306,11 @@ def test_paper_does_not_mix_regional_prompts(demo, session):
     assert relative(seen, sample(demo[kind], kind, steps=20, cfg=2.0, positive=positive)) < EQUAL
 
 
-def test_context_windows_run_locally_and_say_why(demo, session):
+@pytest.mark.parametrize("mode", ["exact", "adaptive"])
+def test_context_windows_are_shared(demo, session, mode):
     kind = "mmdit"
     bring_up(session, demo[kind])
-    watched = Watched(demo[kind], session, "adaptive", **FREE)
+    watched = Watched(demo[kind], session, mode, **(FORESEEN if mode == "adaptive" else {}))
     handler = comfy.context_windows.IndexListContextHandler(
         comfy.context_windows.get_matching_context_schedule("standard_static"),
         comfy.context_windows.get_matching_fuse_method("pyramid"),
@@ -322,9 +323,9 @@ def test_context_windows_run_locally_and_say_why(demo, session):
         windowed = model.clone()
         windowed.model_options["context_handler"] = handler
         outs.append(sample(windowed, kind, steps=6, cfg=2.0))
-    assert watched.reports[0].pipelined == 0
-    assert "context_window" in watched.announced[0]
-    assert relative(*outs) < EQUAL
+    (report,) = watched.reports
+    assert (report.partitioned, report.local, report.forecast) == (12, 0, 0)
+    assert watched.announced == [] and relative(*outs) < EQUAL
 
 
 @pytest.mark.parametrize("when", ["exact", "pipelined"])
