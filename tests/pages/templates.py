@@ -21,6 +21,7 @@ PATTERN = "%KSampler.seed%-%KSampler.steps%"  # in the name of each saved pictur
 TO_HYBRID = "HybridKSampler.SwapWorkflow.hybrid"
 TO_KSAMPLER = "HybridKSampler.SwapWorkflow.ksampler"
 ATTACH = "Hybrid_AttachModel"
+MOST_LOOKS = 50
 A_PAGE = 30  # templates, then a fresh page
 
 SEEN = """async () => {
@@ -67,14 +68,11 @@ def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
     """
     tab.load(workflow)
     tab.js(NAME, PATTERN)
-    tab.frames(2)
-    before = tab.js(SEEN)
+    before = settled(tab)
     tab.js("(id) => app.extensionManager.command.execute(id)", TO_HYBRID)
-    tab.frames(2)
-    there = tab.js(SEEN)
+    there = settled(tab)
     tab.js("(id) => app.extensionManager.command.execute(id)", TO_KSAMPLER)
-    tab.frames(2)
-    back = tab.js(SEEN)
+    back = settled(tab)
     ours = [box for box in there["boxes"] if box["type"].startswith("Hybrid_")]
     wrong = [*newly_covered(before["boxes"], there["boxes"])]
     if unlike(plain(there["output"]), before["output"]):
@@ -90,6 +88,17 @@ def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
     return {
         "nodes": len(ours), "attached": len(attached), "in subgraphs": len(inner), "wrong": wrong,
     }  # fmt: skip
+
+
+def settled(tab: Any) -> dict[str, Any]:
+    """What SEEN tells once the frontend, which goes on loading, has nothing more to change."""
+    seen = None
+    for _ in range(MOST_LOOKS):
+        tab.frames(2)
+        before, seen = seen, tab.js(SEEN)
+        if seen == before:
+            break
+    return seen
 
 
 def at(boxes: list[dict[str, Any]]) -> dict[tuple[str, str], list[int]]:
