@@ -33,6 +33,13 @@ SEEN = """async () => {
     const {output} = await app.graphToPrompt();
     return {boxes, output, root: app.rootGraph.id};
 }"""
+# the frontend measures nodes anew whenever it undoes something, which a swap is made of
+UNDONE_AND_REDONE = """async () => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
+    (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
+    await tracker.undo();
+    await tracker.redo();
+}"""
 NAME = """(pattern) => {
     for (const node of app.rootGraph.nodes) {
         const widget = node.widgets?.find(({name}) => name === 'filename_prefix');
@@ -68,6 +75,7 @@ def swapped(tab: Any, workflow: dict[str, Any]) -> dict[str, Any]:
     """
     tab.load(workflow)
     tab.js(NAME, PATTERN)
+    tab.js(UNDONE_AND_REDONE)
     before = settled(tab)
     tab.js("(id) => app.extensionManager.command.execute(id)", TO_HYBRID)
     there = settled(tab)
