@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 
 from hybrid_core.comfy_bridge import hooks, support
 from hybrid_core.comfy_bridge.brought import Brought
-from hybrid_core.comfy_bridge.call import ComfyCall
+from hybrid_core.comfy_bridge.call import ComfyCall, Told
 from hybrid_core.comfy_bridge.graph_path import Graph, Origin
 from hybrid_core.comfy_bridge.leftovers import take_off_others
 from hybrid_core.comfy_bridge.replayed import ReplaySource, acts_inside, why_not_data
@@ -134,8 +134,7 @@ class Attachment:
         self._announce, self._on_report, self._watcher = announce, on_report, watcher
         self.latest: Report | None = None
         self._driver: Driver | None = None  # of the run that is under way
-        self._replayed: Replayed | None = None  # of that run
-        self._brought: Brought | None = None  # by its conditioning
+        self._told = Told()  # of that run
 
     def followed_by(self, watcher: Watcher) -> Attachment:
         """The same attachment for another watcher."""
@@ -143,9 +142,9 @@ class Attachment:
         return Attachment(self._mode, self._session, *told, self._tuning, watcher, self._origin)
 
     def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        guider, outer = executor.class_obj, self._driver  # a sampler inside a sampler
+        guider, outer = executor.class_obj, (self._driver, self._told)  # a sampler inside a sampler
+        self._driver, self._told = None, Told()
         with costs_no_image("the run could not be prepared"):
-            self._driver = self._replayed = self._brought = None
             self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
             driver.prepare(len(noise), support.obstacle_to(guider.model_options))
         self._session.active_runs += 1
@@ -159,7 +158,7 @@ class Attachment:
             raise
         finally:
             self._session.active_runs -= 1
-            ended, self._driver = self._driver, outer
+            ended, (self._driver, self._told) = self._driver, outer
             if ended is not None:
                 with costs_no_image("the run's report could not be made"):
                     ended.finish(status)
@@ -179,6 +178,7 @@ class Attachment:
     ) -> Driver:
         """For a run of these arguments (CFGGuider.outer_sample's)."""
         patcher, tuning, shape = guider.model_patcher, self._tuning, tuple(noise.shape)
+        told = self._told
         take_off_others(patcher)
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
@@ -217,12 +217,12 @@ class Attachment:
             every = allowed(self._session.every(), tuning)
             if obstacle is not None and not by_nodes:
                 raise NotPartitionable(str(obstacle))
-            self._brought = Brought(guider.conds, patcher, self._origin.graph, shape)
-            if by_nodes or self._brought.loads or (alone and shape[0] == 1):
+            told.brought = brought = Brought(guider.conds, patcher, self._origin.graph, shape)
+            if by_nodes or brought.loads or (alone and shape[0] == 1):
                 every = on_this_computer(every)
             if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
-            source = self._source(patcher, obstacle, every[0].worker, shape, self._brought)
+            source = self._source(patcher, obstacle, every[0].worker, shape, told)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             report.devices = [own_name()]
             leases = []
@@ -245,13 +245,14 @@ class Attachment:
         obstacle: NotPartitionable | None,
         worker: Worker,
         shape: tuple[int, ...],
-        brought: Brought,
+        told: Told,
     ) -> ReplicaSource | ReplaySource:
         """How the worker is to get the model. Raises NotPartitionable.
 
         obstacle: why it cannot be described as data.
         """
-        session, attached = self._session, self._origin.model
+        session, attached, brought = self._session, self._origin.model, told.brought
+        assert brought is not None
         if obstacle is None:
             return ReplicaSource(patcher, session.model_gone, shape, brought, attached)
         if brought.hooks.patches:
@@ -264,7 +265,7 @@ class Attachment:
         gone, replays = session.model_gone, session.replays
         source = ReplaySource(patcher, gone, path, replays, shape, brought, attached)
         trial = session.replays.trial(source.key, shape, path)
-        self._replayed = Replayed(trial, patcher, attached)
+        told.replayed = Replayed(trial, patcher, attached)
         return source
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -279,9 +280,7 @@ class Attachment:
         if self._driver is None:
             return executor(model, conds, x, sigma, model_options)
         hooks.advance(model.current_patcher, conds, sigma, model_options)
-        call = ComfyCall(
-            executor, model, conds, x, sigma, model_options, self._replayed, self._brought
-        )
+        call = ComfyCall(executor, model, conds, x, sigma, model_options, self._told)
         return call.result(self._driver.evaluate(call))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,14 @@ Conds = list[list[dict[str, Any]] | None]
 Tensor = torch.Tensor
 
 
+@dataclass
+class Told:
+    """What a run's workers get beside plain data; known once the first of them is asked."""
+
+    replayed: Replayed | None = None  # where the worker makes the model by its nodes
+    brought: Brought | None = None  # by the run's conditioning
+
+
 @dataclass(frozen=True)
 class ComfyCall:
     """A call of calc_cond_batch: a latent x (B, ...), sigma (B,), a prompt list a branch.
@@ -41,8 +49,11 @@ class ComfyCall:
     x: Tensor
     sigma: Tensor
     options: Mapping[str, Any]
-    replayed: Replayed | None = None  # where the worker makes the model by its nodes
-    brought: Brought | None = None  # by the run's conditioning; None before a worker is asked
+    told: Told = field(default_factory=Told)
+
+    @property
+    def replayed(self) -> Replayed | None:
+        return self.told.replayed
 
     @property
     def network(self) -> nn.Module:
@@ -136,8 +147,9 @@ class ComfyCall:
 
     @property
     def _of_the_run(self) -> Brought:
-        assert self.brought is not None, "a worker is asked, and what it holds is not known"
-        return self.brought
+        brought = self.told.brought
+        assert brought is not None, "a worker is asked, and what it holds is not known"
+        return brought
 
     def inputs(
         self, branches: Sequence[int], pictures: Pictures | None = None

@@ -149,6 +149,9 @@ class Execution:
                 raise
             raise FrameworksOwn(error) from error
 
+    def _may_compile(self, lease: Lease) -> bool:
+        return lease.patient and not lease.likeness.evaluated(self._call.x.shape)
+
     def _collect(
         self, own_part: Part, asked: Asked, own: Outputs
     ) -> tuple[Outputs, Boundaries | None]:
@@ -160,7 +163,7 @@ class Execution:
         by_picture = own_part.pictures is not None
         for share, number in asked.items():
             part, lease = share.part, self._taking.leases.get(share.device)
-            if share.compared and lease is not None and lease.patient and not by_picture:
+            if share.compared and lease is not None and self._may_compile(lease) and not by_picture:
                 if number is not None:
                     ours = own[part.branches[0]].clone()
                     lease.compare_later(Awaited(number, part, ours, time.monotonic()))

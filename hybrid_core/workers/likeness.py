@@ -69,6 +69,12 @@ class Likeness:
         then = self._holdings.compared.get((self._source.key, by_picture, *shape))
         return then is not None and then == self._fingerprint
 
+    def evaluated(self, shape: Sequence[int]) -> bool:
+        """Whether the worker was seen to evaluate this model on latents of `shape`, as the network
+        is or was.
+        """
+        return (self._source.key, False, *shape) in self._holdings.compared
+
     def difference(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> str | None:
         """How two evaluations of the same differ beyond rounding. Waits for the device."""
         error = relative(ours, theirs)

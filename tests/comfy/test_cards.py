@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_compared_is_a_named_error_and_a_local_run(
 ):
     from hybrid_core.comfy_bridge import replica
 
-    def fails(_):
+    def fails(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     session, model = own_session(), demo[KIND]

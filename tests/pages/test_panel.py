@@ -98,7 +98,7 @@ def test_toasts_come_on_a_change_only(tab):
         run = f"toasts-{tab.js('probe.root().id')}-{count}"
         tab.feed([], run=run, seq=1, status="running", total=4, started=9e9 + count)
         tab.feed(rows, run=run, seq=2, reasons=reasons, started=9e9 + count)
-    tab.page.get_by_text(reason).first.wait_for()
+    tab.until("() => window.toasts.length > 0")
     tab.frames(4)
     (toast,) = tab.js("window.toasts")
     assert toast["severity"] == "warn" and reason in toast["detail"]

@@ -71,6 +71,16 @@ def test_nobody_waits_for_a_first_evaluation_that_may_compile(
     assert run.calls[0] == [(0,), (1,)] and run.calls[6] == [(0,)]
 
 
+def test_a_model_that_was_evaluated_before_it_changed_is_waited_for(network, holdings):
+    warm(network, holdings)
+    for key in holdings.compared:
+        holdings.compared[key] = "as it was"
+    run = Run(network, holdings)
+    run.lease.patient = True
+    assert relative(run.sample(), serial(network)) < CLOSE
+    assert kinds(run.report.steps) == "E" * STEPS
+
+
 def test_a_late_answer_that_differs_ends_the_sharing(network, holdings):
     run = patient(network, holdings)
     with torch.no_grad():
