@@ -157,15 +157,19 @@ def options(**more):
     return {"transformer_options": {"sample_sigmas": torch.ones(3), **more}}
 
 
+def sent(**more):
+    """The transformer options of a context without prompts."""
+    return conds.context([None], options(**more), brought=None)["transformer_options"]
+
+
 def test_an_object_that_no_network_asks_for_stays_here():
-    sent = conds.context([None], options(regional_clown=object(), plain=3))
-    assert sent["transformer_options"].keys() == {"sample_sigmas", "plain"}
+    assert sent(regional_clown=object(), plain=3).keys() == {"sample_sigmas", "plain"}
 
 
 @pytest.mark.parametrize("key", ["optimized_attention_override", "rope_options", "ar_state"])
 def test_an_object_that_a_network_asks_for_is_refused(key):
     assert not is_nobodys(key, object())
-    assert key in conds.context([None], options(**{key: object()}))["transformer_options"]
+    assert key in sent(**{key: object()})
 
 
 def test_plain_data_is_sent_whoever_reads_it():
