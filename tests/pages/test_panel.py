@@ -58,7 +58,7 @@ def press(panel, order: str) -> None:
 
 def test_the_panel_shows_both_processes(panel):
     parent, second = panel.locator(".hybrid-card").all()
-    assert parent.locator("[role=meter]").is_visible()
+    parent.locator("[role=meter]").wait_for()
     assert second.locator("[data-order]").count() == 3
 
 
