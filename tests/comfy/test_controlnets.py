@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
+import comfy.model_management
 import comfy.supported_models
 import folder_paths
 import pytest
@@ -32,6 +34,10 @@ SHAPES = {
 
 @pytest.fixture
 def folder(tmp_path):
+    """Without models in ComfyUI's list that other tests hold and whose patchers are gone."""
+    gc.collect()
+    loaded = comfy.model_management.current_loaded_models
+    loaded[:] = [entry for entry in loaded if entry.model is not None]
     before = list(folder_paths.folder_names_and_paths["controlnet"][0])
     yield tmp_path
     folder_paths.folder_names_and_paths["controlnet"][0][:] = before
