@@ -38,13 +38,7 @@ def folders() -> list[list[Any]]:
 
 def adopt(described: Mapping[str, Any]) -> None:
     """In the worker, before anything of ComfyUI is imported: become like the parent."""
-    logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
-    from comfy import cli_args
-
-    for name, value in described["args"].items():
-        setattr(cli_args.args, name, _restored(value, vars(cli_args)))
-    # one GPU is visible here, whatever number it has in the parent
-    cli_args.args.cuda_device = cli_args.args.default_device = None
+    _adopt_args(described["args"])
     adopt_folders(described["folders"])
 
 
@@ -52,19 +46,25 @@ def compute_alike(values: Mapping[str, Any]) -> None:
     """On another computer, before anything of ComfyUI is imported: choose dtypes, attention and
     memory as over there, and keep this computer's own folders.
     """
-    logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
-    from comfy import cli_args
+    from comfy.cli_args import args
 
-    for name, value in values.items():
-        if hasattr(cli_args.args, name):
-            setattr(cli_args.args, name, _restored(value, vars(cli_args)))
-    cli_args.args.cuda_device = cli_args.args.default_device = None  # Ray gives it one GPU
+    _adopt_args({name: value for name, value in values.items() if hasattr(args, name)})
     import folder_paths
     import utils.extra_config
 
     more = os.path.join(os.path.dirname(folder_paths.__file__), "extra_model_paths.yaml")
     if os.path.isfile(more):
         utils.extra_config.load_extra_path_config(more)
+
+
+def _adopt_args(values: Mapping[str, Any]) -> None:
+    logging.basicConfig(level=logging.WARNING, format="[hybrid worker] %(message)s")
+    from comfy import cli_args
+
+    for name, value in values.items():
+        setattr(cli_args.args, name, _restored(value, vars(cli_args)))
+    # one GPU is visible here, whatever number it has in the parent
+    cli_args.args.cuda_device = cli_args.args.default_device = None
 
 
 def adopt_folders(found: Sequence[Any]) -> None:

@@ -103,12 +103,11 @@ def _in_tokens(call: Call, taking: Taking, crew: Crew, report: Report) -> Plan |
     fewest = 2 * len(branches) - 1  # workers
     if len(ready) < fewest or (branches[1:] and not (call.even and call.pictures == 1)):
         return None
-    whole = division.divided(branches, _paces(crew, ready))
+    paces = _paces(crew, ready)
+    otherwise = division.seconds(division.divided(branches, paces), paces)
     for count in sorted({len(ready), fewest}, reverse=True):
-        some = dict(list(ready.items())[:count])
-        paces = _paces(crew, some)
-        plan = division.by_tokens(branches, paces)
-        if division.seconds(plan, paces) >= division.seconds(whole, _paces(crew, ready)):
+        plan = division.by_tokens(branches, dict(list(paces.items())[:count]))
+        if division.seconds(plan, paces) >= otherwise:
             continue
         known = [ready[share.device].likeness for share in plan[1:]]
         form = form_of(call, plan)

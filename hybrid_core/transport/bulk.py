@@ -24,6 +24,11 @@ class Piece:
     start: int
     data: torch.Tensor  # (n,) uint8
 
+    @property
+    def fields(self) -> wire.Message:
+        """Of its message, as `Assembly.take` reads them."""
+        return {"index": self.index, "start": self.start, "whole": self.whole}
+
 
 def pieces(tensors: Sequence[torch.Tensor], most: int) -> Iterator[Piece]:
     """Every byte of `tensors` in order, at most `most` at a time."""

@@ -113,9 +113,7 @@ class Pool:
     def state(self, number: int = 0) -> str:
         """Of a worker: none, starting, ready or busy."""
         worker = self._worker(number)
-        if worker is None:
-            return "none"
-        if not worker.alive:
+        if worker is None or not worker.alive:
             return "none"
         if worker.start_seconds is None and not self._came_up(worker):
             return "starting"

@@ -253,8 +253,7 @@ class Host:
         if sum(t.numel() * t.element_size() + 64 for t in tensors) <= slot:
             return self.post(op, fields, tensors, tick)
         for piece in pieces(tensors, slot):
-            fields_of_piece = {"index": piece.index, "start": piece.start, "whole": piece.whole}
-            number = self.post("chunk", fields_of_piece, [piece.data], tick)
+            number = self.post("chunk", piece.fields, [piece.data], tick)
             self.wait(number, "more", self.settings.request_seconds, tick)
         return self.post(op, {**fields, "pieced": len(tensors)}, (), tick)
 

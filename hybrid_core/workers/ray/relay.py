@@ -1,8 +1,7 @@
 """The models of a worker's process that has none: it passes everything on to another computer.
 
 The process stands between ComfyUI and Ray. Deadlines, ticks, Cancel and its end are those of any
-worker's process, and whatever Ray does to a process that uses it (it ends it, when the cluster's
-head is lost) is done to this one.
+worker's process, and whatever Ray does to a process that uses it is done to this one.
 """
 
 from __future__ import annotations
@@ -91,8 +90,7 @@ class Relay:
         if carried.size <= PIECE_BYTES:
             return self._ask(op, fields, carried.tensors)
         for piece in pieces(carried.tensors, PIECE_BYTES):
-            of_piece = {"index": piece.index, "start": piece.start, "whole": piece.whole}
-            self._ask("chunk", of_piece, [piece.data], "more")
+            self._ask("chunk", piece.fields, [piece.data], "more")
         return self._ask(op, {**fields, "pieced": len(carried.tensors)})
 
     def _ask(
