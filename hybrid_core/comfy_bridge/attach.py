@@ -19,7 +19,7 @@ from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.call import ComfyCall, Told
 from hybrid_core.comfy_bridge.graph_path import Graph, Origin
 from hybrid_core.comfy_bridge.leftovers import take_off_others
-from hybrid_core.comfy_bridge.replayed import ReplaySource, acts_inside, why_not_data
+from hybrid_core.comfy_bridge.replayed import ReplaySource, code_inside, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.sampler_trace import matrix
 from hybrid_core.comfy_bridge.session import SESSION, Session, own_name
@@ -183,10 +183,10 @@ class Attachment:
         alone = one_branch(guider)
         shortened = self._mode == "adaptive" or (self._mode == "paper" and not alone)
         shortened = shortened and "context_handler" not in guider.model_options  # several a step
-        obstacle = why_not_data(patcher, guider.model_options)
+        inside = code_inside(patcher, guider.model_options)
+        obstacle = inside or why_not_data(patcher, guider.model_options)
         # code inside a forward pass may mix tokens at one noise level and not at another
-        inside = obstacle is not None and acts_inside(patcher, guider.model_options)
-        tokens = None if inside else tokens_of(patcher.model.diffusion_model)
+        tokens = tokens_of(patcher.model.diffusion_model) if inside is None else None
         by_nodes = obstacle is not None and (not alone or shape[0] > 1 or tokens is not None)
         divided = alone and (tokens is not None or shape[0] > 1)
         sampling = patcher.get_model_object("model_sampling")
@@ -222,7 +222,7 @@ class Attachment:
                 every = on_this_computer(every)
             if by_nodes:
                 every = every[:1]  # a replayed model is tried on one worker
-            source = self._source(patcher, obstacle, every[0].worker, shape, told)
+            source, told.replayed = self._source(patcher, obstacle, every[0].worker, shape, brought)
             tick = comfy.model_management.throw_exception_if_processing_interrupted
             report.devices = [own_name()]
             leases = []
@@ -245,16 +245,17 @@ class Attachment:
         obstacle: NotPartitionable | None,
         worker: Worker,
         shape: tuple[int, ...],
-        told: Told,
-    ) -> ReplicaSource | ReplaySource:
-        """How the worker is to get the model. Raises NotPartitionable.
+        brought: Brought,
+    ) -> tuple[ReplicaSource | ReplaySource, Replayed | None]:
+        """How the worker is to get the model, and the trial of one made by nodes.
+
+        Raises NotPartitionable.
 
         obstacle: why it cannot be described as data.
         """
-        session, attached, brought = self._session, self._origin.model, told.brought
-        assert brought is not None
+        session, attached = self._session, self._origin.model
         if obstacle is None:
-            return ReplicaSource(patcher, session.model_gone, shape, brought, attached)
+            return ReplicaSource(patcher, session.model_gone, shape, brought, attached), None
         if brought.hooks.patches:
             raise NotPartitionable(f"hooks on the conditioning, and {obstacle}")
         try:
@@ -265,8 +266,7 @@ class Attachment:
         gone, replays = session.model_gone, session.replays
         source = ReplaySource(patcher, gone, path, replays, shape, brought, attached)
         trial = session.replays.trial(source.key, shape, path)
-        told.replayed = Replayed(trial, patcher, attached)
-        return source
+        return source, Replayed(trial, patcher, attached)
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         denoised = executor(*args, **kwargs)

@@ -9,11 +9,10 @@ from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge.controls import HeldControls, RunsControls
 from hybrid_core.comfy_bridge.hooks import HeldHooks, RunsHooks
+from hybrid_core.comfy_bridge.prompts import Entry, entries
 
 if TYPE_CHECKING:  # the worker has no graph
     from hybrid_core.comfy_bridge.graph_path import Graph
-
-Entry = Mapping[str, Any]  # of a prompt
 
 
 class Brought:
@@ -30,9 +29,9 @@ class Brought:
 
         Raises NotPartitionable for what cannot be repeated.
         """
-        entries = [entry for entries in conds.values() for entry in entries or ()]
-        self.hooks = RunsHooks(entries, patcher)
-        self._controls = RunsControls(entries, graph, shape)
+        some = list(entries(conds.values()))
+        self.hooks = RunsHooks(some, patcher)
+        self._controls = RunsControls(some, graph, shape)
 
     @property
     def key(self) -> str:

@@ -16,7 +16,8 @@ from hybrid_core.comfy_bridge.attention_seams import ATTENTION
 from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.controls import hints
 from hybrid_core.comfy_bridge.forwards import with_each_forward
-from hybrid_core.comfy_bridge.hooks import SCHEDULE, holds, strengths
+from hybrid_core.comfy_bridge.hooks import strengths
+from hybrid_core.comfy_bridge.prompts import SCHEDULE, entries, holds
 from hybrid_core.comfy_bridge.trial import Replayed
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
@@ -82,12 +83,12 @@ class ComfyCall:
         strong = strengths(self.conds)
         if not self._scheduled:
             return strong
-        entries, sigma = [branch or [] for branch in self.conds], float(self.sigma[0])
-        return strong, *(tuple(holds(entry, sigma) for entry in branch) for branch in entries)
+        sigma = float(self.sigma[0])
+        return strong, *(tuple(holds(e, sigma) for e in branch or ()) for branch in self.conds)
 
     @property
     def _scheduled(self) -> bool:
-        return any(entry.keys() & SCHEDULE for branch in self.conds for entry in branch or [])
+        return any(entry.keys() & SCHEDULE for entry in entries(self.conds))
 
     @cached_property
     def pictures(self) -> int:
@@ -98,7 +99,7 @@ class ComfyCall:
         return len(self.x)
 
     def check(self) -> None:
-        for entry in (entry for branch in self.conds for entry in branch or ()):
+        for entry in entries(self.conds):
             self._of_the_run.describe(entry)
         if self.replayed is None:
             support.check_options(self.options)
@@ -126,7 +127,7 @@ class ComfyCall:
     @property
     def _controls(self) -> list[Any]:
         """The last of each chain."""
-        found = [entry.get("control") for branch in self.conds for entry in branch or ()]
+        found = [entry.get("control") for entry in entries(self.conds)]
         return [control for control in found if control is not None]
 
     def _is_trial(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import comfy.hooks
@@ -16,20 +16,12 @@ from comfy.hooks import HookGroup, HookKeyframe, WeightHook
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import patches
+from hybrid_core.comfy_bridge.prompts import Entry, Prompts, entries, holds
 from hybrid_core.errors import NotPartitionable, ProtocolError
 
-SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
-Entries = Iterable[Mapping[str, Any]]  # of a prompt
-Prompts = Sequence[Sequence[Mapping[str, Any]] | None]
 Described = list[tuple[str, float]]  # a group's hooks: name and strength
 
 _names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def holds(entry: Mapping[str, Any], sigma: float) -> bool:
-    """Whether an entry of a prompt takes part at `sigma`."""
-    start, end = map(entry.get, SCHEDULE)
-    return (start is None or sigma <= start) and (end is None or sigma >= end)
 
 
 def advance(patcher: ModelPatcher, conds: Prompts, sigma: Any, options: Mapping[str, Any]) -> None:
@@ -37,22 +29,21 @@ def advance(patcher: ModelPatcher, conds: Prompts, sigma: Any, options: Mapping[
 
     ComfyUI counts evaluations: those that are made elsewhere, or are foreseen, count too.
     """
-    for entry in _entries(conds):
+    for entry in entries(conds):
         if entry.get("hooks") is not None and holds(entry, float(sigma[0])):
             patcher.prepare_hook_patches_current_keyframe(sigma, entry["hooks"], dict(options))
 
 
 def any_in(conds: Mapping[str, Any]) -> bool:
     """Whether any prompt of a guider has hooks."""
-    return any(entry.get("hooks") is not None for entry in _entries(list(conds.values())))
+    return bool(_groups(entries(conds.values())))
 
 
 def strengths(conds: Prompts) -> tuple[float, ...]:
     """Of all hooks that have keyframes, now."""
-    groups = [group for entry in _entries(conds) if (group := entry.get("hooks")) is not None]
     return tuple(
         float(hook.strength)
-        for group in groups
+        for group in _groups(entries(conds))
         for hook in group.hooks
         if not hook.hook_keyframe.is_empty()
     )
@@ -72,20 +63,17 @@ def without_hooks(patcher: ModelPatcher, before: ModelPatcher) -> uuid.UUID:
     return before.patches_uuid if same else patcher.patches_uuid
 
 
-def _entries(conds: Prompts) -> Iterator[Mapping[str, Any]]:
-    for branch in conds:
-        yield from branch or ()
+def _groups(some: Iterable[Entry]) -> list[HookGroup]:
+    return [group for entry in some if (group := entry.get("hooks")) is not None]
 
 
 class RunsHooks:
     """The hooks of one run, as the parent tells the worker of them."""
 
-    def __init__(self, entries: Entries, patcher: ModelPatcher):
-        """Raises NotPartitionable for hooks that are not weights."""
-        groups = [group for entry in entries if (group := entry.get("hooks")) is not None]
-        hooks = [hook for group in groups for hook in group.hooks]
+    def __init__(self, some: Iterable[Entry], patcher: ModelPatcher):
+        """some: entries of all prompts. Raises NotPartitionable for hooks that are not weights."""
         self.patches: dict[str, dict[str, list[Any]]] = {}
-        for hook in hooks:
+        for hook in (hook for group in _groups(some) for hook in group.hooks):
             if type(hook) is not WeightHook:
                 raise NotPartitionable(
                     f"the conditioning carries code of another pack ({type(hook).__name__})"

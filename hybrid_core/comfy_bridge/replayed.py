@@ -25,27 +25,25 @@ from hybrid_core.workers.contract import Worker
 TRIALS_KEPT = 64
 
 
-def why_not_data(patcher: ModelPatcher, options: dict[str, Any]) -> NotPartitionable | None:
-    """Why the model, as it is in a run, cannot be described to another process."""
+def code_inside(patcher: ModelPatcher, options: dict[str, Any]) -> NotPartitionable | None:
+    """What other nodes' code does inside a forward pass; None where it acts in weights at most."""
     try:
         support.check_model(patcher)
         support.check_options(options)
+    except NotPartitionable as error:
+        return error
+    return None
+
+
+def why_not_data(patcher: ModelPatcher, options: dict[str, Any]) -> NotPartitionable | None:
+    """Why a model without such code, as it is in a run, cannot be described to another process."""
+    try:
         sampling_objects.describe(patcher.get_model_object("model_sampling"))
         check_base(patcher)
         conds.check_options_plain(options)
     except NotPartitionable as error:
         return error
     return None
-
-
-def acts_inside(patcher: ModelPatcher, options: dict[str, Any]) -> bool:
-    """Whether other nodes' code acts inside a forward pass, not in its weights alone."""
-    try:
-        support.check_model(patcher)
-        support.check_options(options)
-    except NotPartitionable:
-        return True
-    return False
 
 
 @dataclass

@@ -34,7 +34,9 @@ SHAPES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Without models in ComfyUI's list that other tests hold and whose patchers are gone."""
+    """Without models in ComfyUI's list that other tests hold and whose patchers are gone: ComfyUI
+    loads all of its list again after a VAE has made a hint, and fails at those.
+    """
     gc.collect()
     loaded = comfy.model_management.current_loaded_models
     loaded[:] = [entry for entry in loaded if entry.model is not None]
