@@ -33,6 +33,7 @@ def furnish(folder):
     """Other packs and model files for a server on `folder`."""
     for pack in PACKS.iterdir():
         shutil.copytree(pack, folder / "custom_nodes" / pack.name)
+        shutil.copy(PACKS.parent / "halving.py", folder / "custom_nodes" / pack.name)
     script = str(Path(__file__).parent / "controlnet_files.py")
     subprocess.run([sys.executable, script, str(folder / "models")], check=True)
 
