@@ -70,6 +70,7 @@ class Replaying:
     """Executes graphs. The first one brings ComfyUI's executor and an absent server."""
 
     def __init__(self) -> None:
+        importlib.import_module("utils")  # 0.18: nodes hides it behind comfy/utils.py
         execution: Any = importlib.import_module("execution")
         server: Any = importlib.import_module("server")
         self._nodes: Any = importlib.import_module("nodes")

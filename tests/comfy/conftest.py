@@ -17,6 +17,7 @@ os.environ["HYBRID_KSAMPLER_DEVICE"] = "cpu:1"
 sys.path.insert(0, COMFYUI)
 
 import torch  # noqa: E402
+import utils  # noqa: E402, F401  ComfyUI's; 0.18: nodes hides it behind comfy/utils.py
 
 torch.set_num_threads(1)
 
