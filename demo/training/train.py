@@ -26,7 +26,7 @@ from demo.training.latents import Latents
 from demo.training.pictures import Album
 
 log = logging.getLogger("demo.training")
-STEPS = 60_000  # of the whole schedule: the rate falls over its last 45 %
+STEPS = 20_000  # of the whole schedule: the rate falls over its last 45 %
 SETTINGS = {"mmdit": (32, 6e-4), "unet": (24, 6e-4)}  # batch, peak learning rate
 VOCABULARY_RATE = 4.0  # times the rate of the network: a word is seen in few of the pictures
 WHOLE_PROMPT_DROPPED, WORD_DROPPED = 0.1, 0.03
