@@ -27,9 +27,9 @@ class Adaptive:
 
     Else it is pipelined if that holds for a pipelined one, else exact. A gap is what lies between
     two exact calls; its expected errors are summed up and weighed by its length. It may be twice as
-    long as the longest before it, so that drifts are measured often where they are not known yet. In a run of one branch a pipelined call renews all that is
-    known, as an exact one does: it ends a gap, and its features are better the longer a row of
-    such calls is.
+    long as the longest before it, so that drifts are measured often where they are not known yet.
+    In a run of one branch a pipelined call renews all that is known, as an exact one does: it ends
+    a gap, and its features are better the longer a row of such calls is.
     """
 
     guided = True
