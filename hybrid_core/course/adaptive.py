@@ -17,19 +17,17 @@ from hybrid_core.course.policy import (
 from hybrid_core.errors import ConfigError
 
 LAST_EXACT = 3  # where the predictions turn within a call, which no drift foretells
-WEIGHED_AS_ONE = 3.0  # a gap of two calls, with the exact one at its end
-GROWTH = 1.5  # by how much faster than its sum of errors a gap's error grows, as a power
 DRIFTS = ("own_drift", "guidance_drift", "feature_drift")
 
 
 class Adaptive:
-    """A call is forecast while what is expected of its gap is within the tolerance.
+    """A call is forecast while the expected errors of its gap sum up to the tolerance at most.
 
     Else it is pipelined if that holds for a pipelined one, else exact. A gap is what lies between
-    two exact calls; its expected errors are summed up and weighed by its length. It may be twice as
-    long as the longest before it, so that drifts are measured often where they are not known yet.
-    In a run of one branch a pipelined call renews all that is known, as an exact one does: it ends
-    a gap, and its features are better the longer a row of such calls is.
+    two exact calls. It may be twice as long as the longest before it, so that drifts are measured
+    often where they are not known yet. In a run of one branch a pipelined call renews all that is
+    known, as an exact one does: it ends a gap, and its features are better the longer a row of
+    such calls is.
     """
 
     guided = True
@@ -82,7 +80,7 @@ class Adaptive:
         return self._own if self._one_branch else self._both
 
     def _drift(self, call: int, kind: Kind) -> float | None:
-        """The gap's, weighed, with one of `kind` at `call`; None while that is not known."""
+        """The gap's expected errors with one of `kind` at `call`; None while that is not known."""
         own, apart, features = (self._drifts.get(name) for name in DRIFTS)
         rate = features if kind == PIPELINED else own
         if rate is None or (apart is None and not self._one_branch):
@@ -90,14 +88,7 @@ class Adaptive:
         calls = 1 if kind == PIPELINED else call - self._own
         error = rate * calls * self._reach.own[call]
         error += (apart or 0.0) * (call - self._both) * self._reach.difference[call]
-        if self._one_branch and kind == PIPELINED:
-            return error
-        return (self._spent + error) * self._weight(call)
-
-    def _weight(self, call: int) -> float:
-        """Of the errors of a gap up to `call`: a short gap is made good at its end nearly whole."""
-        length = call - self._known + self._reach.remembers
-        return ((length + 1) / WEIGHED_AS_ONE) ** GROWTH
+        return error if self._one_branch and kind == PIPELINED else self._spent + error
 
     def did(self, call: int, kind: Kind, drift: float | None = None) -> None:
         if kind == EXACT or (kind == PIPELINED and self._one_branch):
@@ -107,7 +98,7 @@ class Adaptive:
             self._own = self._both = call
             self._spent = 0.0
             return
-        self._spent = (drift or 0.0) / self._weight(call)
+        self._spent = drift or 0.0
         if kind == PIPELINED:
             self._own = call
 

@@ -86,16 +86,7 @@ class Matrix:
         apart = [0.0] * self.calls
         if cfg != 1.0:
             apart = self.reaches(schedule, flow, cfg - 1.0, -1.0)
-        own = self.reaches(schedule, flow, 1.0, 1.0)
-        return Reach(own, apart, self.remembers(len(schedule) - 1))
-
-    def remembers(self, steps: int) -> bool:
-        """Whether a step needs predictions of the steps before it, on a schedule of `steps`."""
-        needing = 0  # calls that lead to a latent which needs an earlier call's prediction too
-        for call in range(self.calls):
-            terms = self.between(call, call + 1)
-            needing += min((*terms.denoised, *terms.uncond), default=call) < call
-        return needing > self.calls - steps  # further calls in a step do so anyway
+        return Reach(self.reaches(schedule, flow, 1.0, 1.0), apart)
 
     def reaches(
         self, schedule: Sequence[float], flow: bool, guided: float, uncond: float

@@ -24,7 +24,6 @@ class Reach:
 
     own: Sequence[float]  # in the cond prediction, with the branches' difference as it is
     difference: Sequence[float]  # in that difference; zeros in a run of one branch
-    remembers: bool = False  # whether the sampler uses a prediction in later steps too
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,6 @@ def test_a_samplers_latents_are_the_sums_that_its_matrix_says(patcher, name):
         assert float((seen - ahead).abs().max()) <= 1e-4 * float(seen.abs().max())
 
 
-@pytest.mark.parametrize(
-    ("name", "remembers"),
-    [("euler", False), ("heun", False), ("heunpp2", False), ("dpm_2", False),
-     ("euler_cfg_pp", False), ("dpmpp_2m", True), ("res_multistep", True), ("uni_pc", True)],
-)  # fmt: skip
-def test_samplers_of_several_steps_remember(patcher, name, remembers):
-    found = matrix(comfy.samplers.sampler_object(name), Watched(patcher), schedule(patcher, name))
-    assert found.remembers(12) is remembers
-
-
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_sampler_that_acts_on_what_it_sees_is_refused(patcher, name):
     with pytest.raises(NotLinear):

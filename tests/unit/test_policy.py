@@ -123,8 +123,8 @@ drifts = st.floats(0, 1, allow_nan=False)
 FLAT = [0.05] * 40
 
 
-def reach(cfg=5.0, own=FLAT, remembers=False):
-    return Reach(own, [abs(cfg - 1.0) * one for one in own], remembers)
+def reach(cfg=5.0, own=FLAT):
+    return Reach(own, [abs(cfg - 1.0) * one for one in own])
 
 
 def steady(own=0.001, difference=0.001, features=0.001):
@@ -174,17 +174,11 @@ def test_adaptive_at_no_tolerance_is_exact_and_at_any_the_gaps_double():
     assert free == "EEEFEFFEFFFFEFFFFEFFFEEE"
 
 
-@pytest.mark.parametrize(
-    ("remembers", "weighed"),
-    [(False, (0.00136, 0.0075, 0.02309)), (True, (0.0025, 0.01155, 0.03227))],
-)
-def test_the_errors_of_a_gap_are_summed_and_weighed_by_its_length(remembers, weighed):
-    """Sums 0.0025, 0.0075, 0.015, as each call adds 0.01 * n * 0.05 * (1 + 4)."""
-    steps = reach(remembers=remembers)
-    for length, error in enumerate(weighed, 1):
-        for share, row in ((0.99, length - 1), (1.01, length)):
-            kinds = replay(Adaptive(error * share, steps), 40, steady(0.01, 0.01, None))
-            assert max(map(len, shortened(kinds)), default=0) == row
+def test_the_errors_of_a_gap_are_summed():
+    """Of 0.01 * n * 0.05 * (1 + 4) a call: 0.0025, 0.005, 0.0075, in all 0.0025, 0.0075, 0.015."""
+    for tolerance, row in ((0.0026, 1), (0.0074, 1), (0.0076, 2), (0.0149, 2), (0.0151, 3)):
+        kinds = replay(Adaptive(tolerance, reach()), 40, steady(0.01, 0.01, None))
+        assert max(map(len, shortened(kinds))) == row
 
 
 def test_adaptive_leaves_where_a_drift_rises():
