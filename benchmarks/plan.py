@@ -34,7 +34,7 @@ from hybrid_core.course.policy import EXACT, FORECAST, Kind, Reach
 from hybrid_core.telling.report import kinds
 
 CFG, LARGEST_GAP = 5.0, 12
-TOLERANCES = (0.008, 0.012, 0.02)
+TOLERANCES = (0.008, 0.0125, 0.02)
 GUARD = 2.0  # times the tolerance: what the live measure lets a plan do
 FORECAST_ONLY = frozenset((FORECAST,))
 Tensor = torch.Tensor

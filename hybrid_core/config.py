@@ -48,7 +48,7 @@ class Settings:
 class Tuning:
     """What an artist may set about the Parallelism stage. None and 0: as published."""
 
-    tolerance: float = 0.012  # of adaptive: relative change of the latent in a gap
+    tolerance: float = 0.0125  # of adaptive: relative change of the latent in a gap
     largest_gap: int = 12  # most steps between two exact ones
     kinds: frozenset[str] = frozenset(("pipelined", "forecast"))  # of adaptive, beside exact
     look_ahead: bool = True

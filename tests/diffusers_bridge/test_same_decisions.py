@@ -32,7 +32,7 @@ from hybrid_core.comfy_bridge import demo_models  # noqa: E402
 from hybrid_core.comfy_bridge.attach import attach  # noqa: E402
 from hybrid_core.comfy_bridge.session import Session  # noqa: E402
 
-TUNINGS = {"paper": Tuning(), "adaptive": Tuning(tolerance=0.012)}
+TUNINGS = {"paper": Tuning(), "adaptive": Tuning(tolerance=0.0125)}
 SAME = 1e-4  # relative, of final latents
 
 

@@ -52,7 +52,7 @@ def test_defaults_are_for_new_nodes_only(tab):
         for kind in KINDS:
             assert tab.js(NEW, kind) == ["exact", 0.003], kind
     for kind in KINDS:
-        assert tab.js(NEW, kind) == ["adaptive", 0.012], kind
+        assert tab.js(NEW, kind) == ["adaptive", 0.0125], kind
 
 
 @pytest.mark.once

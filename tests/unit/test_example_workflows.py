@@ -104,11 +104,11 @@ def test_links_do_not_run_under_nodes(path):
 def test_samplers_start_in_the_default_mode(path):
     for node in of_type(path, "Hybrid_KSampler"):
         seed, control, steps, cfg, sampler, scheduler, denoise, *own = node["widgets_values"]
-        assert (seed, control, denoise, own) == (1, "fixed", 1, ["adaptive", 0.012])
+        assert (seed, control, denoise, own) == (1, "fixed", 1, ["adaptive", 0.0125])
         assert 20 <= steps <= 50 and cfg > 1 and sampler == "euler"
         assert scheduler in ("normal", "sgm_uniform")
     for node in of_type(path, "Hybrid_AttachModel"):
-        assert node["widgets_values"] == ["adaptive", 0.012]
+        assert node["widgets_values"] == ["adaptive", 0.0125]
     assert of_type(path, "Hybrid_KSampler", "Hybrid_AttachModel")
 
 

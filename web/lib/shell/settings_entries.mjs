@@ -30,7 +30,7 @@ export const ENTRIES = [
     tooltip: "Of mode adaptive: lower is closer to KSampler's image, higher is faster.",
     type: "number",
     attrs: { min: 0, max: 1, step: 0.0005, maxFractionDigits: 4 },
-    defaultValue: 0.012,
+    defaultValue: 0.0125,
   },
   {
     id: ID.idle,
