@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { grownTo } from "../../web/lib/swap/room.mjs";
 import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "../../web/lib/swap/swap.mjs";
 
 const ROOT = "root-id";
@@ -145,6 +146,15 @@ test("a node keeps its height where it has room and grows where it has none, and
     const graph = swap(workflow({ size: [400, height] })).workflow;
     assert.deepEqual(found(graph, 4).size, [400, there]);
     assert.deepEqual(found(swap(graph, TO_KSAMPLER).workflow, 4).size, [400, height]);
+  }
+});
+
+test("what a layout makes of the new height is not kept on the way back", () => {
+  for (const [laidOut, artist, back] of [[482, 482, 300], [300, 300, 300], [482, 600, 418]]) {
+    const graph = swap(workflow({ size: [400, 300] })).workflow;
+    grownTo(found(graph, 4), laidOut);
+    found(graph, 4).size = [400, artist];
+    assert.deepEqual(found(swap(graph, TO_KSAMPLER).workflow, 4).size, [400, back]);
   }
 });
 

@@ -1,7 +1,8 @@
 /** The menu items and commands that swap samplers in the open workflow. */
 
 import { ATTACH, attached, detached } from "./attach.mjs";
-import { TO_HYBRID, TO_KSAMPLER, blank, swapped } from "./swap.mjs";
+import { grownTo, remembers } from "./room.mjs";
+import { TO_HYBRID, TO_KSAMPLER, blank, foldedHeight, swapped } from "./swap.mjs";
 
 const DIRECTIONS = new Map([
   [TO_HYBRID, "hybrid"],
@@ -105,23 +106,30 @@ export class Swapping {
     const { app } = this;
     const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
     const selected = new Set([...app.canvas.selectedItems].map(({ id }) => String(id)));
+    const known = new Set(app.canvas.graph.nodes.filter(remembers).map(({ id }) => id));
     (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
     tracker.redoQueue.length = 0;
     tracker.redoQueue.push(workflow);
     await tracker.redo();
     const nodes = app.canvas.graph.nodes.filter(({ id }) => selected.has(String(id)));
     app.canvas.selectItems(nodes);
-    await this.#settle(tracker);
+    await this.#settle(tracker, known);
   }
 
-  /** Take sizes that the layout corrects after loading into the same step. */
-  async #settle(tracker) {
+  /**
+   * Take sizes that the layout corrects after loading into the same step. known: the ids of nodes
+   * that were swapped before it.
+   */
+  async #settle(tracker, known) {
     const steps = tracker.undoQueue.length;
     for (let frame = 0; frame < 3; frame += 1) {
       await new Promise((resolve) => requestAnimationFrame(resolve));
     }
     const { activeWorkflow } = this.app.extensionManager.workflow;
     if (activeWorkflow?.changeTracker !== tracker || tracker.undoQueue.length !== steps) return;
+    for (const node of this.app.canvas.graph.nodes.filter(remembers)) {
+      if (!known.has(node.id)) grownTo(node, foldedHeight(node));
+    }
     tracker.activeState = this.#serialized();
   }
 }

@@ -2,8 +2,17 @@
 
 import { around, inside, pushed } from "./layout.mjs";
 
-/** A swapped node's property for the way back: {was, grown, moved, groups}. */
+/** A swapped node's property for the way back: {was, height, grown, moved, groups}. */
 export const MEMORY = "hybrid_swap";
+
+/** Whether a node, live or serialised, remembers what it was. */
+export const remembers = (node) => Boolean(node.properties?.[MEMORY]);
+
+/** Remember how much a swapped node has grown by now: a layout may make it higher, or less high. */
+export function grownTo(node, height) {
+  const memory = node.properties[MEMORY];
+  memory.grown = height - memory.height;
+}
 
 /** Push away what the swapped nodes would cover. The first of them remembers it. */
 export function makeRoom(graph, swapped) {

@@ -1,7 +1,7 @@
 /** KSampler nodes turned into Hybrid KSampler nodes and back, in a serialised workflow. Pure. */
 
 import { moveLinks } from "./links.mjs";
-import { MEMORY, giveBack, makeRoom } from "./room.mjs";
+import { MEMORY, giveBack, grownTo, makeRoom } from "./room.mjs";
 
 export const TO_HYBRID = {
   KSampler: "Hybrid_KSampler",
@@ -79,7 +79,10 @@ function replaced(node, source, target) {
     properties,
     widgets_values: target.widgets.map(({ name }) => values[name]),
   };
-  if (MEMORY in properties) properties[MEMORY].grown = fresh.size[1] - node.size[1];
+  if (MEMORY in properties) {
+    properties[MEMORY].height = node.size[1];
+    grownTo(fresh, fresh.size[1]);
+  }
   if (node.widgets_values_named) fresh.widgets_values_named = values;
   if (node.title === source.title) delete fresh.title;
   return fresh;
@@ -87,11 +90,16 @@ function replaced(node, source, target) {
 
 /** It keeps the height that it had and grows only where the new type needs more. */
 function heightOf(node, source, target) {
-  const height = node.size[1];
-  if (target.type in TO_KSAMPLER) return Math.max(height, target.height);
-  const { [MEMORY]: memory, [FOLDED]: folded = height } = node.properties ?? {};
+  if (target.type in TO_KSAMPLER) return Math.max(node.size[1], target.height);
+  const folded = foldedHeight(node);
+  const memory = node.properties?.[MEMORY];
   if (memory) return folded - memory.grown;
   return Math.max(target.height, folded - (source.height - target.height));
+}
+
+/** The height of a node, live or serialised, without its plot. */
+export function foldedHeight({ size, properties }) {
+  return properties?.[FOLDED] ?? size[1];
 }
 
 /** A slot of the new type with the label and the links of the old one. */
