@@ -3,11 +3,12 @@
     python dev.py bench frontier [--json] [--model WORD] [--pairs 48] [--others 16]
                                  [--sampler NAME] [--cfg 5] [--steps 20] [--keep FOLDER]
 
-Kinds of steps, images and the ideal ratio (by counting forwards) are those of two devices. They are
-computed in one process (benchmarks/together.py), so a busy machine does not matter; wall clock is
-`bench hybrid`'s. The caches, and mode adaptive beside them, have one device. Rules were chosen on
-pictures 0 to 15, so the ones from 16 on judge them. With --keep a run that was ended goes on, and
-all that the folder holds is told.
+Kinds of steps, images and the ideal ratio (by counting forwards) are those of two devices. They
+are computed in one process (benchmarks/together.py), so a busy machine does not matter; wall clock
+is `bench hybrid`'s. At cfg 1 each device evaluates a half of the one prompt, as when tokens are
+divided. The caches, and mode adaptive beside them, have one device. Rules were chosen on pictures 0
+to 15, so the ones from 16 on judge them. With --keep a run that was ended goes on, and all that the
+folder holds is told.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.config import Tuning
 from hybrid_core.telling.report import kinds
 
-STEPS, CFGS = (20, 30, 50), (5.0, 7.5)
+STEPS, CFGS = (20, 30, 50), (5.0, 7.5, 1.0)
 SAMPLERS = (
     "euler", "dpmpp_2m", "heun", "dpm_2", "ddim", "res_multistep", "uni_pc", "euler_ancestral",
     "dpmpp_2m_sde",
@@ -79,6 +80,10 @@ def adaptive(tolerances: tuple[float, ...]) -> list[Arm]:
 
 
 FORECAST = frozenset(("forecast",))
+DIVIDED = [
+    of_mode("adaptive", {"tolerance": t}, Tuning(tolerance=t, kinds=FORECAST))
+    for t in FEW_TOLERANCES
+]
 PAPER = [of_mode("paper", {"k": k}, Tuning(length=k)) for k in LENGTHS]
 ONE_DEVICE = [
     *(
@@ -113,7 +118,8 @@ def main() -> None:
                     measure(setting, adaptive(TOLERANCES) + PAPER, arguments.pairs, kept)
                     measure(setting, ONE_DEVICE, arguments.others, kept)
                 else:
-                    measure(setting, adaptive(FEW_TOLERANCES), arguments.others, kept)
+                    arms = DIVIDED if cfg == 1.0 else adaptive(FEW_TOLERANCES)
+                    measure(setting, arms, arguments.others, kept)
     rows = [settings | mean(found) for settings, found in kept.everything()]
     publish("frontier", sorted(rows, key=place))
 

@@ -204,10 +204,15 @@ class Setting(NamedTuple):
     def plain(self, seed: int, words: tuple[str, str]) -> Tensor:
         """KSampler's latent."""
 
-        def branches(x: Tensor, sigma: Tensor) -> list[Tensor]:
-            return [denoised for denoised, _ in self.network.exact(x, sigma, words)]
+        def branches(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+            found = self.network.exact(x, sigma, self.evaluated(words))
+            return found[0][0], found[-1][0]
 
         return self.sample(seed, branches)
+
+    def evaluated(self, words: tuple[str, str]) -> tuple[str, ...]:
+        """The prompts that a step in full evaluates: at cfg 1 the negative one is not."""
+        return words[:1] if self.cfg == 1.0 else words
 
     def matrix(self) -> Matrix:
         sampler = comfy.samplers.sampler_object(self.sampler)
@@ -234,7 +239,7 @@ class _Run:
     """One picture's: what the driver does, without devices."""
 
     def __init__(self, setting: Setting, words: tuple[str, str], course: Course, report: Report):
-        self._network, self._words = setting.network, words
+        self._network, self._words = setting.network, setting.evaluated(words)
         self._course, self.report = course, report
         self._features_of = 0 if course.policy.guided else 1  # mode paper mixes the branches
         self._early: tuple[int, Any] | None = None
@@ -246,14 +251,19 @@ class _Run:
         step = self._course.begin(x, sigma)
         self.report.steps.append(step.record)
         if isinstance(step, ForecastStep):
-            return step.both()
+            return _pair(*step.both())
         if isinstance(step, PipelinedStep):
-            return step.both(self._pipelined(step, x, sigma))
-        (cond, own), (uncond, other) = self._network.exact(x, sigma, self._words)
+            return _pair(*step.both(self._pipelined(step, x, sigma)))
+        (cond, own), *others = self._network.exact(x, sigma, self._words)
+        uncond, other = others[0] if others else (None, own)
+        if not others:
+            step.record.kind = "shared"  # both devices evaluate one prompt, half each
         late = len(self.report.steps) > 1  # the cut is not known before
         boundary = (own, other)[self._features_of] if late else None
         shift = step.finish(cond, uncond, boundary)
-        return (cond, uncond) if shift is None else (cond + shift, uncond + shift)
+        if shift is None:
+            return _pair(cond, uncond)
+        return _pair(cond + shift, None if uncond is None else uncond + shift)
 
     def _pipelined(self, step: PipelinedStep, x: Tensor, sigma: Tensor) -> Tensor:
         requests = [Request("rest", x, sigma, self._words[0], step.boundary)]
@@ -265,3 +275,7 @@ class _Run:
         if ahead is not None:
             self._early = ahead.call, found[1]
         return found[0]
+
+
+def _pair(cond: Tensor, uncond: Tensor | None) -> tuple[Tensor, Tensor]:
+    return cond, cond if uncond is None else uncond
