@@ -46,6 +46,7 @@ class Session(Pool):
         self.busy: Callable[[], bool] = lambda: False  # whether a prompt is being executed
         self.on_change: Callable[[], None] = lambda: None  # of the worker's state or last error
         self._watch: threading.Thread | None = None
+        self._without_models: set[int] = set()  # workers, at the last look
 
     def _processes(self, settings: Settings) -> list[ProcessWorker]:
         """Local ones first: they can do more."""
@@ -137,14 +138,19 @@ class Session(Pool):
     def _why_stop(self, number: int, holdings: Holdings) -> str | None:
         unused = self.unused_seconds(number)
         if unused is None or self.busy():
+            self._without_models.discard(number)
             return None
         if unused > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
-        # an entry without a patcher is a model that ComfyUI let go of and other code still holds
+        # an entry without a patcher is a model that ComfyUI let go of and other code still holds,
+        # or, for a moment after a prompt, one whose patcher gives way to the one it is a clone of
         entries = comfy.model_management.current_loaded_models
-        loaded = any(entry.model is not None for entry in entries)
-        if holdings.holds_model and not loaded:
+        if not holdings.holds_model or any(entry.model is not None for entry in entries):
+            self._without_models.discard(number)
+        elif number in self._without_models:
             return "ComfyUI has freed its models"
+        else:
+            self._without_models.add(number)
         return None
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import pytest
@@ -289,6 +290,18 @@ def test_free_ends_the_worker_beside_a_model_that_other_code_holds(session, mode
     assert any(entry.real_model() is held for entry in entries)
     wait_until(lambda: session.holdings().worker.pid is None)
     next_run_works(session, model, partitioned)
+
+
+def test_a_patcher_that_gives_way_to_another_at_a_look_ends_nothing(own_session, monkeypatch):
+    """ComfyUI lists no patcher for the moment between a clone's end and its parent's turn."""
+    session, held = own_session(), SimpleNamespace(holds_model=True)
+    session.unused_seconds = lambda number: 1.0
+    looks = []
+    for patcher in (None, "parent", None, None):
+        entries = [SimpleNamespace(model=patcher)]
+        monkeypatch.setattr(comfy.model_management, "current_loaded_models", entries)
+        looks.append(session._why_stop(0, held))
+    assert looks == [None, None, None, "ComfyUI has freed its models"]
 
 
 def test_free_ends_a_worker_that_a_run_waits_for_in_vain(session, model, reference, partitioned):
