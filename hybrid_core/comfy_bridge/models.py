@@ -49,7 +49,8 @@ class ComfyModels:
             patcher = self._replay(data) if replayed else self._rebuild(data)
             self._brought.load(data["brought"], patcher, self._graphs)
         except NotPartitionable as error:
-            return {"refused": str(error), "import": isinstance(error, ImportRefused)}
+            module = error.module if isinstance(error, ImportRefused) else None
+            return {"refused": str(error), "import": module}
         activations = wire.whole_number(data, "activation_bytes")
         together = [patcher, *patcher.get_nested_additional_models(), *self._brought.models()]
         comfy.model_management.load_models_gpu(together, memory_required=activations)

@@ -70,10 +70,10 @@ class Replays:
     def imported(self, path: GraphPath) -> None:
         self._imported |= {module for _, module in path.modules}
 
-    def refuse(self, path: GraphPath, reason: str) -> None:
-        for _, module in path.modules:
-            if module not in self._imported:
-                self.refused[module] = reason
+    def refuse(self, path: GraphPath, module: Any, reason: str) -> None:
+        """Not to import this module of the path again; what a worker names else is nothing."""
+        if any(module == mine for _, mine in path.modules):
+            self.refused[module] = reason
 
     def trial(self, key: str, shape: tuple[int, ...], path: GraphPath) -> Trial:
         """Of this model at this size, as far as it has come."""
@@ -136,7 +136,7 @@ class ReplaySource(ModelSource):
             check_not_refused(theirs)
         except ReplicaMismatch as error:
             if theirs.get("import"):
-                self._replays.refuse(self.path, str(error))
+                self._replays.refuse(self.path, theirs["import"], str(error))
                 raise ProtocolError(str(error)) from error
             raise
         self._replays.imported(self.path)

@@ -12,13 +12,14 @@ import inspect
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import psutil
+from aiohttp import web
 from comfy.patcher_extension import WrappersMP
 
 from hybrid_core.comfy_bridge import parent_process
@@ -32,20 +33,46 @@ TOO_SLOW = 75  # its exit status then
 class ImportRefused(NotPartitionable):
     """A pack that this process must not hold; it is ended."""
 
+    def __init__(self, module: str, reason: str):
+        """module: its file or folder."""
+        super().__init__(reason)
+        self.module = module
+
+
+class Idle:
+    """An event loop that runs nothing."""
+
+    def create_task(self, task: Coroutine[Any, Any, Any], **_: Any) -> None:
+        task.close()
+
+    def call_soon_threadsafe(self, *_: Any, **__: Any) -> None:
+        """Never."""
+
+    call_soon = call_soon_threadsafe
+
+    def is_running(self) -> bool:
+        return False
+
 
 class Silence:
-    """What nodes and the executor ask of ComfyUI's server, without one."""
+    """ComfyUI's server as packs find it at their import, served by nobody.
 
-    client_id = last_node_id = last_prompt_id = prompt_queue = app = loop = None
+    Routes, middlewares and static folders are taken, tasks are never run, prompts never executed.
+    """
+
+    client_id = last_node_id = last_prompt_id = user_manager = web_root = None
     port, address = 0, "127.0.0.1"
     number = 0
 
-    def __init__(self) -> None:
+    def __init__(self, execution: Any) -> None:
+        """execution: ComfyUI's module."""
         self.sockets: dict[str, Any] = {}
         self.sockets_metadata: dict[str, Any] = {}
         self.supports: list[str] = []
         self.on_prompt_handlers: list[Any] = []
-        self.routes = Routes()
+        self.app, self.routes = web.Application(), web.RouteTableDef()
+        self.loop = Idle()
+        self.prompt_queue: Any = execution.PromptQueue(self)
 
     def send_sync(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
@@ -53,17 +80,11 @@ class Silence:
     def send_progress_text(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
 
+    def queue_updated(self) -> None:
+        """Nobody listens."""
+
     def add_on_prompt_handler(self, handler: Any) -> None:
         """No prompt comes."""
-
-
-class Routes:
-    """Takes every route and serves none."""
-
-    def __getattr__(self, name: str) -> Callable[..., Callable[[Any], Any]]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *_, **__: lambda function: function
 
 
 class Replaying:
@@ -74,7 +95,7 @@ class Replaying:
         execution: Any = importlib.import_module("execution")
         server: Any = importlib.import_module("server")
         self._nodes: Any = importlib.import_module("nodes")
-        self._silence = Silence()
+        self._silence = Silence(execution)
         server.PromptServer.instance = self._silence
         self._executor = execution.PromptExecutor(
             self._silence,
@@ -114,7 +135,7 @@ class Replaying:
             return
         name = os.path.splitext(os.path.basename(path))[0]
         if not os.path.exists(path):
-            raise ImportRefused(f"{name} was not found in the second process")
+            raise ImportRefused(path, f"{name} was not found in the second process")
         before = _traces()
         watchdog = threading.Timer(IMPORT_SECONDS, os._exit, (TOO_SLOW,))
         watchdog.daemon = True
@@ -125,11 +146,12 @@ class Replaying:
             watchdog.cancel()
         watchdog.join(1.0)
         if not loaded:
-            raise ImportRefused(f"the nodes of {name} could not be imported a second time")
+            raise ImportRefused(path, f"the nodes of {name} could not be imported a second time")
         left = [what for what, count in _traces().items() if count > before[what]]
         if left:
             raise ImportRefused(
-                f"importing the nodes of {name} {' and '.join(left)}, which must not happen twice"
+                path,
+                f"importing the nodes of {name} {' and '.join(left)}, which must not happen twice",
             )
         self.imported.add(path)
 

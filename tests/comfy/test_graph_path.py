@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import folder_paths
 import pytest
@@ -11,6 +12,7 @@ from comfy_execution.graph import DynamicPrompt
 import nodes
 from hybrid_core.comfy_bridge import graph_path, parent_process
 from hybrid_core.comfy_bridge.graph_path import Graph
+from hybrid_core.comfy_bridge.replayed import Replays
 from hybrid_core.comfy_bridge.replaying import Replaying
 from hybrid_core.errors import NotPartitionable, ProtocolError
 
@@ -126,3 +128,16 @@ def test_a_node_of_a_module_that_was_not_named_is_refused(monkeypatch):
     told = {"graph": graph, "node": "a", "slot": 0, "index": 0, "modules": [], "folders": []}
     with pytest.raises(ProtocolError, match=r"is of custom_nodes\.nobody"):
         Replaying().output(told)
+
+
+def test_only_the_module_that_failed_is_not_imported_again():
+    replays, worker = Replays(), SimpleNamespace(last_error=None)
+    both, one = (
+        SimpleNamespace(modules=[("custom_nodes", name) for name in names])
+        for names in (("good", "bad"), ("good",))
+    )
+    for module in ("bad", "another", None):
+        replays.refuse(both, module, "it wants to be alone")
+    replays.check(one, worker)
+    with pytest.raises(NotPartitionable, match="alone .not tried again"):
+        replays.check(both, worker)
