@@ -59,10 +59,11 @@ def draw(axis: Any, rows: list[dict[str, Any]], model: str, steps: int) -> None:
             [row["ideal"] for row in found], [row["psnr_db"] for row in found],
             color=colour, marker=mark, markersize=5, linewidth=1.6, label=label,
         )  # fmt: skip
-        for row in found:
+        for place, row in enumerate(found):
             axis.annotate(
                 f"{row.get('k', row.get('tolerance')):g}", (row["ideal"], row["psnr_db"]),
-                textcoords="offset points", xytext=(6, 4), color=colour, fontsize=8,
+                textcoords="offset points", xytext=((6, 4), (-10, -13))[place % 2], color=colour,
+                fontsize=8,
             )  # fmt: skip
     axis.axhline(40, color=QUIET, linewidth=0.8, linestyle=":")
     axis.set_title(f"{model}, {steps} steps, {pairs} pictures", fontsize=10, loc="left")
