@@ -89,6 +89,7 @@ def main() -> None:
         elif command == "soak":
             run(PYTHON, "-m", "tooling.soak", *rest, cwd=ROOT, env=env)
         elif command == "train":
+            env["MALLOC_MMAP_THRESHOLD_"] = str(4 * 2**20)  # else glibc's heap grows for hours
             run(PYTHON, "-m", "demo.training", "train", *rest, cwd=ROOT, env=env)
         elif command in ("gpu", "gpu-kit"):
             module = "tests.gpu" if command == "gpu" else "tests.gpu.kit"

@@ -5,7 +5,9 @@
 Two cores are two devices. The worker's process is stopped for half of every 4 ms (POSIX), and it
 counts as a device of another kind, as a 3060 beside a 4090 does: two of one kind are divided
 equally until every recent step says otherwise. Mode exact, a batch of 4 with two branches, and one
-picture at cfg 1 by tokens; arm after arm in each round.
+picture at cfg 1 by tokens, small and with four times the places: a process that is stopped answers
+up to 2 ms late at each exchange, which weighs less the longer a forward is. Arm after arm in each
+round.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ EQUAL = Pace(1.0), Pace(1.0)
 NAME = "SD3 shape, 9 blocks"
 PICTURES = replace(SHAPES[NAME], latent=(4, 16, 24, 24), steps=4)
 ONE = replace(SHAPES[NAME], steps=6)
+LARGE = "SD3 shape, four times the places"  # the same model
 
 
 def main() -> None:
@@ -52,6 +55,7 @@ def main() -> None:
         with half_speed(worker.pid):
             rows = measure(f"{NAME}, 4 pictures", model, PICTURES, 5.0, arguments.rounds)
             rows += measure(f"{NAME}, tokens", model, ONE, 1.0, 2 * arguments.rounds - 1)
+            rows += measure(f"{LARGE}, tokens", model, SHAPES[LARGE], 1.0, arguments.rounds)
     publish("unequal", rows)
 
 
