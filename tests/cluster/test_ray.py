@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 
 import comfy.model_management
@@ -15,7 +16,9 @@ import pytest
 from harm import KIND
 from helpers import Watched, empty_latent, relative, sample, wait_until
 
+from hybrid_core.errors import WorkerFailed
 from hybrid_core.workers.process.host import Host
+from hybrid_core.workers.ray import cluster as ray_cluster
 
 EQUAL = 1e-4  # relative, fp32
 ACTOR = "ray::Actor"
@@ -105,3 +108,11 @@ def test_a_computer_that_is_lost_costs_no_image(session, model, cluster, in_mid_
 def run(session, model):
     watched = Watched(model, session)
     return sample(watched.model, KIND), sample(model, KIND), watched.reports[0]
+
+
+def test_an_address_where_nobody_answers_is_said_at_once():
+    """Ray goes on trying for minutes, in which the node would only say that it waits."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(WorkerFailed, match=f"127.0.0.1:{port} is not to be reached"):
+        ray_cluster.place(f"127.0.0.1:{port}", 0, os.getcwd(), dict, {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from hybrid_core.workers.ray.frame import unpacked
 
 RESOURCE = "hybrid_ksampler"  # a computer without a GPU that is to take part names it
 HELP = "see docs/two_computers.md"
+ANSWER_SECONDS = 5.0  # of the address; Ray itself would go on trying for minutes
 
 
 def place(
@@ -37,6 +39,7 @@ def place(
         raise WorkerFailed(f"Ray is not installed here (pip install ray): {error}") from error
     os.chdir(root)
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         node, needs = places(ray)[number]
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -49,6 +52,14 @@ def place(
     made = RayPlace(ray, node, needs, make_models)
     made.begin(told)
     return made
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if not host:  # "auto": Ray finds a cluster of this computer, or says at once that there is none
+        return
+    socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 def places(ray: Any) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
