@@ -16,9 +16,10 @@ import pytest
 from harm import KIND
 from helpers import Watched, empty_latent, relative, sample, wait_until
 
-from hybrid_core.errors import WorkerFailed
+from hybrid_core.comfy_bridge import elsewhere
+from hybrid_core.comfy_bridge.session import Session
+from hybrid_core.config import Settings
 from hybrid_core.workers.process.host import Host
-from hybrid_core.workers.ray import cluster as ray_cluster
 
 EQUAL = 1e-4  # relative, fp32
 ACTOR = "ray::Actor"
@@ -114,5 +115,10 @@ def test_an_address_where_nobody_answers_is_said_at_once():
     """Ray goes on trying for minutes, in which the node would only say that it waits."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(WorkerFailed, match=f"127.0.0.1:{port} is not to be reached"):
-        ray_cluster.place(f"127.0.0.1:{port}", 0, os.getcwd(), dict, {})
+    alone = Session(Settings())
+    alone.look_elsewhere(elsewhere.chosen(f"127.0.0.1:{port}"))
+    worker = alone.holdings(len(alone.every()) - 1).worker
+    worker.start()
+    wait_until(lambda: alone.state(len(alone.every()) - 1) == "none")
+    assert f"127.0.0.1:{port} is not to be reached" in worker.last_error
+    alone.stop()

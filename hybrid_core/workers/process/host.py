@@ -201,7 +201,7 @@ class Host:
             if message["seq"] == self._outstanding:
                 self._outstanding = None
                 if message["op"] == "failed" and message["seq"] == 0:
-                    raise WorkerFailed(f"the worker did not come up: {wire.text(message, 'error')}")
+                    raise WorkerDied(f"the worker did not come up: {wire.text(message, 'error')}")
         given_up = self._given_up_at
         limit = self.settings.request_seconds
         if self._outstanding and given_up is not None and time.monotonic() - given_up > limit:
