@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.two_cores import command_line, one_core  # isort: skip
 
@@ -75,15 +75,14 @@ def of_cache(node: str, threshold: float) -> Arm:
     return Arm(node, {"threshold": threshold, "devices": 1}, take)
 
 
-def adaptive(tolerances: tuple[float, ...]) -> list[Arm]:
-    return [of_mode("adaptive", {"tolerance": t}, Tuning(tolerance=t)) for t in tolerances]
+def adaptive(tolerances: tuple[float, ...], **tuning: Any) -> list[Arm]:
+    return [
+        of_mode("adaptive", {"tolerance": t}, Tuning(tolerance=t, **tuning)) for t in tolerances
+    ]
 
 
 FORECAST = frozenset(("forecast",))
-DIVIDED = [
-    of_mode("adaptive", {"tolerance": t}, Tuning(tolerance=t, kinds=FORECAST))
-    for t in FEW_TOLERANCES
-]
+DIVIDED = adaptive(FEW_TOLERANCES, kinds=FORECAST)
 PAPER = [of_mode("paper", {"k": k}, Tuning(length=k)) for k in LENGTHS]
 ONE_DEVICE = [
     *(

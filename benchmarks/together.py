@@ -254,16 +254,15 @@ class _Run:
             return _pair(*step.both())
         if isinstance(step, PipelinedStep):
             return _pair(*step.both(self._pipelined(step, x, sigma)))
-        (cond, own), *others = self._network.exact(x, sigma, self._words)
-        uncond, other = others[0] if others else (None, own)
-        if not others:
+        found = self._network.exact(x, sigma, self._words)
+        (cond, own), (uncond, other) = found[0], found[-1]  # the same where there is one prompt
+        alone = len(found) == 1
+        if alone:
             step.record.kind = "shared"  # both devices evaluate one prompt, half each
         late = len(self.report.steps) > 1  # the cut is not known before
         boundary = (own, other)[self._features_of] if late else None
-        shift = step.finish(cond, uncond, boundary)
-        if shift is None:
-            return _pair(cond, uncond)
-        return _pair(cond + shift, None if uncond is None else uncond + shift)
+        shift = step.finish(cond, None if alone else uncond, boundary)
+        return (cond, uncond) if shift is None else (cond + shift, uncond + shift)
 
     def _pipelined(self, step: PipelinedStep, x: Tensor, sigma: Tensor) -> Tensor:
         requests = [Request("rest", x, sigma, self._words[0], step.boundary)]

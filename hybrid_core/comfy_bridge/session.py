@@ -136,20 +136,19 @@ class Session(Pool):
         return now
 
     def _why_stop(self, number: int, holdings: Holdings) -> str | None:
+        seen_before = number in self._without_models
+        self._without_models.discard(number)
         unused = self.unused_seconds(number)
         if unused is None or self.busy():
-            self._without_models.discard(number)
             return None
         if unused > self.settings.idle_seconds:
             return f"unused for {self.settings.idle_seconds:.0f} s"
         # an entry without a patcher is a model that ComfyUI let go of and other code still holds,
         # or, for a moment after a prompt, one whose patcher gives way to the one it is a clone of
         entries = comfy.model_management.current_loaded_models
-        if not holdings.holds_model or any(entry.model is not None for entry in entries):
-            self._without_models.discard(number)
-        elif number in self._without_models:
-            return "ComfyUI has freed its models"
-        else:
+        if holdings.holds_model and not any(entry.model is not None for entry in entries):
+            if seen_before:
+                return "ComfyUI has freed its models"
             self._without_models.add(number)
         return None
 
