@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     failed: int
     skipped: int
     seconds: float
+    why: tuple[str, ...] = ()  # one line for each that failed
 
     def __str__(self) -> str:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
@@ -100,32 +101,44 @@ def done(part: Part, env: dict[str, str]) -> Outcome:
             show(f"{part.name:11} | {line.rstrip()}")
     seconds = time.monotonic() - start
     failed = process.returncode not in ((0,) if linter else (0, NO_TESTS_FOUND))
-    counts = (int(not failed), 0, 0) if linter else counted(report)
-    if failed:
-        show(f"{part.name:11} | ended with exit code {process.returncode}")
-        # a linter, or a pytest that did not come to its end, counts as one
-        counts = (counts[0], max(counts[1], 1), counts[2])
-    return Outcome(part.name, *counts, seconds)
+    if linter:
+        return Outcome(part.name, int(not failed), int(failed), 0, seconds)
+    passed, why, skipped = counted(report)
+    if failed and not why:  # a pytest that did not come to its end counts as one
+        why = (f"ended with exit code {process.returncode}",)
+    return Outcome(part.name, passed, len(why), skipped, seconds, why)
 
 
 def show(line: str) -> None:
     print(line, flush=True)  # noqa: T201  this is a command-line tool
 
 
-def counted(report: Path) -> tuple[int, int, int]:
-    """Tests that passed, failed and were skipped, by a report of pytest's."""
+def counted(report: Path) -> tuple[int, tuple[str, ...], int]:
+    """Tests passed, a line for each that failed, and tests skipped, by a report of pytest's."""
     if not report.is_file():
-        return 0, 0, 0
-    ends = [{child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")]
-    failed = sum(bool(end & {"failure", "error"}) for end in ends)
-    skipped = sum("skipped" in end for end in ends)
-    return len(ends) - failed - skipped, failed, skipped
+        return 0, (), 0
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    failed = tuple(line for case in cases if (line := reason(case)))
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    return len(cases) - len(failed) - skipped, failed, skipped
+
+
+def reason(case: ElementTree.Element) -> str:
+    """Name of a failed test and the first line of what it said; empty for any other."""
+    for end in case:
+        if end.tag in ("failure", "error"):
+            said = end.get("message", "").partition("\n")[0]
+            return f"{case.get('classname')}::{case.get('name')}: {said}"
+    return ""
 
 
 def told(outcomes: list[Outcome]) -> int:
-    """Print what each part took and, on the last line, the sum; the exit code."""
+    """Print what each part took, what failed and, on the last line, the sum; the exit code."""
     for outcome in outcomes:
         say(f"{outcome.seconds:6.1f} s  {outcome.name}: {outcome}")
+    for outcome in outcomes:
+        for line in outcome.why:
+            show(f"failed: {line}")
     passed, failed, skipped = (sum(counts) for counts in list(zip(*outcomes, strict=True))[1:4])
     show(f"{passed} passed, {failed} failed, {skipped} skipped")
     return int(failed > 0)
