@@ -18,7 +18,7 @@ from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.replica import ReplicaSource
 from hybrid_core.comfy_bridge.session import Session
 from hybrid_core.config import VISIBLE, Settings, WorkerDevice
-from hybrid_core.errors import NotPartitionable, ReplicaMismatch, WorkerFailed
+from hybrid_core.errors import NotPartitionable, ReplicaMismatch, WorkerDied
 from hybrid_core.machine.devices import Choice
 from hybrid_core.workers.process.host import Host
 
@@ -197,7 +197,7 @@ def test_a_worker_whose_gpu_is_not_there_says_so():
     host = Host(device, Settings(), worker_side.models, parent_process.describe())
     host.start()
     try:
-        with pytest.raises(WorkerFailed, match="was given GPU-1 and CUDA shows it no GPU"):
+        with pytest.raises(WorkerDied, match="was given GPU-1 and CUDA shows it no GPU"):
             deadline = time.monotonic() + 120
             while not host.ready() and time.monotonic() < deadline:
                 time.sleep(0.05)
