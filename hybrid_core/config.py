@@ -23,8 +23,8 @@ class Settings:
     slot_bytes: int = 64 << 20  # most bytes in one exchange
     start_seconds: float = 180.0
     load_seconds: float = 600.0
-    step_seconds: float = 60.0  # least time a step may take before the worker counts as hung
-    step_factor: float = 20.0  # and as many times the parent's own branch
+    step_seconds: float = 60.0  # of a step, after which the worker counts as hung
+    step_factor: float = 20.0  # on top of as many times the parent's own branch
     request_seconds: float = 30.0  # conditioning, status, a piece of a bulk transfer
     idle_seconds: float = 600.0  # an unused worker is stopped
     plane_seconds: float = 20.0  # the self-test of one data plane

@@ -26,8 +26,7 @@ class HybridDemoModel(io.ComfyNode):
                 io.Combo.Input(
                     "name",
                     options=list(demo_models.KINDS),
-                    tooltip="mmdit: SD3's architecture (flow matching). "
-                    "unet: SD1's architecture (epsilon prediction).",
+                    tooltip="mmdit: SD3's architecture. unet: SD1's architecture.",
                 )
             ],
             outputs=[io.Model.Output(), io.Vae.Output()],
@@ -45,7 +44,7 @@ class HybridDemoPrompt(io.ComfyNode):
             node_id="Hybrid_DemoPrompt",
             display_name="Hybrid Demo Prompt",
             category=CATEGORY,
-            description="Words for the demo models. An empty prompt is the unconditional one.",
+            description="Words for the demo models. Leave it empty for the negative prompt.",
             inputs=[
                 io.Model.Input("model", tooltip="The model of Hybrid Demo Model."),
                 io.String.Input(

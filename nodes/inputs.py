@@ -21,7 +21,7 @@ def hybrid_inputs() -> list[Any]:
             default=MODES[0],
             optional=True,
             tooltip="adaptive: the second GPU computes the negative prompt at the same "
-            "moment, and where both prompts agree, steps are shortened; fastest. "
+            "moment, and steps that the steps before foretell are left out; fastest. "
             "exact: every step in full; the image is KSampler's. paper: the "
             "published schedule, to compare. off: one GPU, as KSampler.",
         ),
@@ -33,8 +33,9 @@ def hybrid_inputs() -> list[Any]:
             step=0.0005,
             round=0.0001,
             optional=True,
-            tooltip="For mode adaptive: how much a short step may change the image. Lower is "
-            "closer to KSampler's image, higher is faster, 0 is mode exact.",
+            tooltip="For mode adaptive: how much the steps left out between two full ones may "
+            "change the image, as estimated. Lower is closer to KSampler's image, higher is "
+            "faster, 0 is mode exact.",
         ),
         OPTIONS.Input("options", optional=True, tooltip="From Hybrid Options; rarely needed."),
     ]
@@ -73,7 +74,8 @@ def sampler_inputs() -> list[Any]:
             step=0.1,
             round=0.01,
             tooltip="How strongly the prompt guides. At 1 there is no negative prompt to "
-            "compute; the picture or the batch is then divided between both GPUs.",
+            "compute; a batch, or one picture of a transformer (Flux, SD3, Wan), is then "
+            "divided between both GPUs.",
         ),
         io.Combo.Input(
             "sampler_name",

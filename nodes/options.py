@@ -89,8 +89,8 @@ class HybridOptions(io.ComfyNode):
                     default=Settings.step_seconds,
                     min=1.0,
                     max=86400.0,
-                    tooltip="Seconds after which the second GPU counts as stuck in a step; "
-                    "the image is then made on one.",
+                    tooltip="Seconds, beyond twenty times what the first GPU takes, after which "
+                    "the second GPU counts as stuck in a step; the image is then made on one.",
                 ),
                 io.Float.Input(
                     "load_timeout",
