@@ -10,12 +10,12 @@ from playwright.sync_api import Page
 WIDTH = 300  # px for the words on each side
 NOTES = {  # left or right of the node, what it points to, words
     "mode": ("left", "adaptive: fastest, very close to KSampler's image. off: KSampler itself"),
-    "tolerance": ("left", "how far the image may move from KSampler's"),
+    "tolerance": ("left", "how much the steps left out in a row may change the image"),
     "sentence": ("left", "the run in one sentence; a click opens and folds the plot"),
     "difference": ("left", "how far the two prompts pull the image apart"),
     "key": ("right", "what every mark and line means"),
     "menu": ("right", "save the plot as a picture, the steps as a table"),
-    "change": ("right", "dashed: your tolerance; dotted: the change expected of a short step"),
+    "change": ("right", "dashed: your tolerance; dotted: the change expected without this step"),
     "bars": ("right", "a bar for each step, as high as the time that it took"),
 }
 POINTS = """(node) => {
