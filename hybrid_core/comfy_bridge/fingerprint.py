@@ -17,6 +17,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from hybrid_core.comfy_bridge import sampling_objects
 from hybrid_core.stages import described
 from hybrid_core.stages.described import Held
 from hybrid_core.stages.network_state import NetworkState, NetworkWatch
@@ -42,16 +43,16 @@ CALLED = (
 class Fingerprint:
     """Of one network at one moment. Equal while a forward pass computes the same."""
 
-    __slots__ = ("network", "model")
+    __slots__ = ("network", "model", "sampling")
 
-    def __init__(self, network: NetworkState, model: dict[str, Held]):
-        self.network, self.model = network, model
+    def __init__(self, network: NetworkState, model: dict[str, Held], sampling: str):
+        self.network, self.model, self.sampling = network, model, sampling
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return NotImplemented
         return (self.network is other.network or self.network == other.network) and (
-            self.model == other.model
+            (self.model, self.sampling) == (other.model, other.sampling)
         )
 
     def __hash__(self) -> int:
@@ -65,7 +66,8 @@ def fingerprint(patcher: ModelPatcher, sampled: bool = True) -> Fingerprint:
         _watches[model] = NetworkWatch(
             model.diffusion_model, _code_of(model), _is_loaders, patcher.load_device
         )
-    return Fingerprint(_watches[model].look(sampled), _own_functions(model))
+    sampling = sampling_objects.digest(model.model_sampling)
+    return Fingerprint(_watches[model].look(sampled), _own_functions(model), sampling)
 
 
 def difference(before: Fingerprint, after: Fingerprint) -> str | None:
@@ -73,6 +75,8 @@ def difference(before: Fingerprint, after: Fingerprint) -> str | None:
     for name in before.model.keys() | after.model.keys():
         if before.model.get(name) != after.model.get(name):
             return f"the model's {name} was replaced"
+    if before.sampling != after.sampling:
+        return "the model's sampling"
     return network_difference(before.network, after.network)
 
 

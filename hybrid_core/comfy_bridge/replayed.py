@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,11 +101,16 @@ class ReplaySource(ModelSource):
         super().__init__(patcher, on_gone, shape, brought, attached)
         self.path, self._replays = path, replays
         self.by = path.by
+        sampling = patcher.get_model_object("model_sampling")
         self._sampling: dict[str, Any] | None = None
-        with suppress(NotPartitionable):  # the nodes make it
-            self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
-        patches = self._patches_uuid.hex
-        self.key = f"{self.base_key}:{patches}:{path.digest}:{self._brought.key}"
+        try:
+            self._sampling = sampling_objects.describe(sampling)
+        except NotPartitionable as error:  # the nodes make it
+            before = attached.get_model_object("model_sampling")
+            if sampling_objects.digest(before) != self._sampling_digest:
+                raise NotPartitionable(f"{error}, put there behind Hybrid Attach Model") from error
+        of_model = f"{self.base_key}:{self._patches_uuid.hex}:{self._sampling_digest}"
+        self.key = f"{of_model}:{path.digest}:{self._brought.key}"
 
     def fingerprint(self) -> Any:
         """Of the network, and of what other nodes' code remembers."""

@@ -32,7 +32,6 @@ from hybrid_core.comfy_bridge.portrait import compare, portrait
 from hybrid_core.comfy_bridge.weights import PREFIX, Weight, total_bytes, weights
 from hybrid_core.config import RAY_WEIGHTS_VARIABLE
 from hybrid_core.errors import NotPartitionable, ReplicaMismatch
-from hybrid_core.machine.checksum import checksum
 from hybrid_core.transport.carry import flatten
 
 Tokens = weakref.WeakKeyDictionary[Any, str]
@@ -78,6 +77,8 @@ class ModelSource:
             token = self.tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = self.tokens[patcher.model]
+        sampling = patcher.get_model_object("model_sampling")
+        self._sampling_digest = sampling_objects.digest(sampling)
         self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
 
@@ -121,8 +122,8 @@ class ReplicaSource(ModelSource):
     ):
         super().__init__(patcher, on_gone, shape, brought, attached)
         self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
-        sampling = _fingerprint(self._sampling)
-        self.key = f"{self.base_key}:{self._patches_uuid.hex}:{sampling}:{self._brought.key}"
+        patches = self._patches_uuid.hex
+        self.key = f"{self.base_key}:{patches}:{self._sampling_digest}:{self._brought.key}"
 
     def payload(self, with_base: bool) -> dict[str, Any]:
         """Data of the replica. Raises NotPartitionable."""
@@ -172,13 +173,6 @@ class RemoteSource:
                 f"weights are sent to another computer only with {RAY_WEIGHTS_VARIABLE}=1"
             )
         return {**known, "args": model_files.named(known["args"])}
-
-
-def _fingerprint(value: Any) -> str:
-    """Changes with every value and every number in `value`."""
-    tensors: list[Any] = []
-    tree = flatten(value, tensors)
-    return f"{hash((str(tree), *map(checksum, tensors))):x}"
 
 
 def describe_base(patcher: ModelPatcher) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections import OrderedDict
 from typing import Any
 
+from hybrid_core.comfy_bridge.sampling_objects import digest
 from hybrid_core.course.discrepancy import Tensor
 from hybrid_core.course.matrix import Matrix, Noise, Predict, trace
 from hybrid_core.errors import NotLinear
+from hybrid_core.stages.described import SCALARS
 
 CALLS_A_STEP = 4  # at most
-KEPT = 16
-_known: OrderedDict[Any, Matrix | str] = OrderedDict()
+KEPT = 16  # of one sampler function
+Found = OrderedDict[Any, Matrix | str]
+_known: weakref.WeakKeyDictionary[Any, Found] = weakref.WeakKeyDictionary()
 
 
 class _Network:
@@ -71,19 +75,30 @@ def matrix(sampler: Any, guider: Any, sigmas: Tensor) -> Matrix:
         raise NotLinear(f"{type(sampler).__name__} is not one of ComfyUI's KSAMPLER objects")
     options = sampler.extra_options
     sampling = guider.model_patcher.get_model_object("model_sampling")
-    key = function, repr(sorted(options.items())), tuple(sigmas.tolist()), sampling
-    if key not in _known:
+    key = repr(sorted(options.items())), tuple(sigmas.tolist()), digest(sampling)
+    known = _kept(function, options)
+    if key not in known:
         try:
-            _known[key] = _traced(function, options, guider, sigmas.detach().cpu().float())
+            known[key] = _traced(function, options, guider, sigmas.detach().cpu().float())
         except NotLinear as error:
-            _known[key] = str(error)
-        while len(_known) > KEPT:
-            _known.popitem(last=False)
-    _known.move_to_end(key)
-    found = _known[key]
+            known[key] = str(error)
+        while len(known) > KEPT:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    found = known[key]
     if isinstance(found, str):
         raise NotLinear(found)
     return found
+
+
+def _kept(function: Any, options: dict[str, Any]) -> Found:
+    """What is known of a sampler function, as long as it lives; nothing where that is not told."""
+    if not all(isinstance(value, SCALARS) for value in options.values()):
+        return OrderedDict()
+    try:
+        return _known.setdefault(function, OrderedDict())
+    except TypeError:  # no weak reference, or no hash
+        return OrderedDict()
 
 
 def _traced(function: Any, options: dict[str, Any], guider: Any, sigmas: Tensor) -> Matrix:

@@ -11,7 +11,9 @@ import comfy_extras
 import torch
 
 from hybrid_core.errors import NotPartitionable, ProtocolError
-from hybrid_core.stages.described import is_own
+from hybrid_core.machine.checksum import checksum
+from hybrid_core.stages.described import SCALARS, is_own
+from hybrid_core.transport.carry import flatten
 
 EXTRAS = "nodes_model_advanced"  # of comfy_extras: LCM, X0 and the distilled schedule
 _MODULE_STATE = frozenset(vars(torch.nn.Module()))
@@ -67,6 +69,22 @@ def describe(sampling: torch.nn.Module) -> dict[str, Any]:
         "values": plain,
         "buffers": dict(sampling._buffers),
     }
+
+
+def digest(sampling: torch.nn.Module) -> str:
+    """Changes with every number in what `describe` gives; of foreign code, with its numbers."""
+    try:
+        return _digest(describe(sampling))
+    except NotPartitionable:
+        own = type(sampling)
+        plain = {n: v for n, v in vars(sampling).items() if isinstance(v, SCALARS)}
+        return f"{own.__module__}.{own.__qualname__}:{_digest([plain, dict(sampling._buffers)])}"
+
+
+def _digest(value: Any) -> str:
+    tensors: list[Any] = []
+    tree = flatten(value, tensors)
+    return f"{hash((str(tree), *map(checksum, tensors))):x}"
 
 
 def rebuild(described: dict[str, Any]) -> torch.nn.Module:

@@ -27,6 +27,7 @@ CHANGES_MODEL = (
     CallbacksMP.ON_LOAD, CallbacksMP.ON_PRE_RUN,
     CallbacksMP.ON_PREPARE_STATE, CallbacksMP.ON_APPLY_HOOKS,
 )  # fmt: skip
+ACTING = frozenset({"patches", "patches_replace", "wrappers", "callbacks"})  # of the options
 SENT_OBJECT_PATCHES = {"model_sampling"}
 EVALUATION = frozenset(  # what an evaluation calls on BaseModel
     {"apply_model", "_apply_model", "process_timestep", "get_dtype", "get_dtype_inference"}
@@ -140,9 +141,23 @@ def check_around(model_options: Mapping[str, Any]) -> None:
         raise NotPartitionable(
             "MultiGPU CFG Split is attached to this model; remove one of the two"
         )
-    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    transformer = model_options.get("transformer_options", {})
     kind = WrappersMP.CALC_COND_BATCH
-    _no_one_else(wrappers.get(kind, {}), f"wraps '{kind}'")
+    _no_one_else(transformer.get("wrappers", {}).get(kind, {}), f"wraps '{kind}'")
+    for name, value in transformer.items():
+        if name not in ACTING and _holds_tensors(value, deeper_than=1):
+            raise NotPartitionable(f"the model remembers what it has seen in the run ({name})")
+
+
+def _holds_tensors(value: Any, deeper_than: int) -> bool:
+    """Whether containers within containers hold tensors: caches that an evaluation writes to."""
+    if isinstance(value, torch.Tensor):
+        return deeper_than < 0
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    return any(_holds_tensors(one, deeper_than - 1) for one in value)
 
 
 def obstacle_to(model_options: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 PLACES = 8  # in each weight, at equal distances from its first number on
+GOLDEN = 0.618  # of a row between the columns of two places: every few places fall far apart
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
 Tensor = torch.Tensor
 
@@ -65,12 +66,19 @@ class WeightSampler:
             if plain and tensor.is_inference() and tensor.device == device and tensor.numel():
                 count = min(PLACES, tensor.numel())
                 places = found.setdefault(tensor.dtype, [])
-                places.append(Place(name, index, count, tensor.numel() // count))
+                places.append(Place(name, index, count, _apart(tensor, count)))
         self._places = list(found.values())
 
     def read(self, tensors: Sequence[Tensor]) -> Samples:
         """The same tensors as they are now. Waits for the device."""
         return Samples(self._places, [_read(places, tensors) for places in self._places])
+
+
+def _apart(tensor: Tensor, count: int) -> int:
+    """From one place to the next: about all of the tensor, in other rows and other columns."""
+    most = max(1, (tensor.numel() - 1) // max(1, count - 1))
+    row = tensor.numel() // tensor.shape[0] if tensor.ndim > 1 else 1
+    return most - (most - int(GOLDEN * row)) % row if most >= row else most
 
 
 def _read(places: Sequence[Place], tensors: Sequence[Tensor]) -> Tensor:

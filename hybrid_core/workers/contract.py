@@ -225,6 +225,10 @@ class Worker(Protocol):
         """What came of it, on `device`."""
         ...
 
+    def expect_answer(self, seconds: float) -> None:
+        """Nobody waits for what is under way: after so long without an answer it is stuck."""
+        ...
+
     def cancel(self) -> None:
         """Stop what is under way; its late reply is dropped."""
         ...

@@ -260,6 +260,7 @@ class Lease:
     def compare_later(self, awaited: Awaited) -> None:
         """Like `compare`, once the worker has answered; until then it takes no part."""
         self._awaited = awaited
+        self.worker.expect_answer(self._load_seconds)
 
     def _compared(self, awaited: Awaited) -> bool:
         """Whether the answer has come, and is equal."""

@@ -94,7 +94,7 @@ class Likeness:
 
         Waits for the device.
         """
-        if relative(ours, theirs) > ROUNDING[self._source.half]:
+        if not relative(ours, theirs) <= ROUNDING[self._source.half]:  # NaN is not equal
             return False
         self._holdings.compared[(self._source.key, True, *shape)] = self._fingerprint
         return True

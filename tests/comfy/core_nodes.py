@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,22 +140,31 @@ class Bench:
         }
         return self._here.output({**told, "modules": [list(module) for module in modules]})
 
-    def outcome(self, graph: dict[str, Any], kind: str, steps: int = 3) -> Outcome:
-        """Runs until the worker takes part in every step or the run says why it does not."""
+    def outcome(
+        self,
+        graph: dict[str, Any],
+        kind: str,
+        steps: int = 3,
+        behind: Callable[[Any], Any] = lambda model: model,
+    ) -> Outcome:
+        """Runs until the worker takes part in every step or the run says why it does not.
+
+        behind: a node behind Hybrid Attach Model.
+        """
         slot = graph["sampler"]["inputs"]["model"][1]
         model = self.model(graph, "node", slot)
-        expected = sample(model, kind, steps=steps)
+        expected = sample(behind(model), kind, steps=steps)
         reports: list[Any] = []
         reader = Graph(DynamicPrompt(graph), "sampler")
         attached = attach(model, "exact", len, self._session, reports.append, graph=reader)
         deadline = time.monotonic() + MOST_SECONDS
         while time.monotonic() < deadline:
-            seen = sample(attached, kind, steps=steps)
+            seen = sample(behind(attached), kind, steps=steps)
             if reports[-1].reasons or reports[-1].partitioned == steps:
                 break
         reason = reports[-1].reasons[-1] if reports[-1].reasons else ""
         if reason:
-            seen = sample(attached, kind, steps=steps)
+            seen = sample(behind(attached), kind, steps=steps)
         error = float((seen - expected).norm() / expected.norm())
         shared = reports[-1].partitioned == steps
         if not torch.isfinite(expected).all():

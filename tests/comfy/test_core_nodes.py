@@ -57,3 +57,14 @@ def test_a_node_runs_as_the_document_says(bench, name, kind, how, reason):
     assert outcome.error <= (TOLERANCE if how == "shared" else 0.0)
     if how == "local":
         assert reason in outcome.reason
+
+
+@pytest.mark.parametrize("sampling", ["v_prediction", "lcm"])
+def test_another_sampling_behind_attach_is_not_the_one_before_it(bench, sampling):
+    graph = graph_with("FreeU", "unet")
+    assert bench.outcome(graph, "unet").how == "shared"
+    patched = nodes.NODE_CLASS_MAPPINGS["ModelSamplingDiscrete"]()
+    outcome = bench.outcome(
+        graph, "unet", behind=lambda model: patched.patch(model, sampling, False)[0]
+    )
+    assert outcome.how == "shared" and outcome.error <= TOLERANCE

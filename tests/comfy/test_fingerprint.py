@@ -166,6 +166,16 @@ def test_a_weight_written_to_and_back_is_what_it_was(inferred):
     assert fingerprint(inferred) == before
 
 
+def test_the_models_sampling(sdxl):
+    sampling = sdxl.model.model_sampling
+    said = "the model's sampling"
+    assert changed(sdxl, lambda: setattr(sampling, "sigma_data", 0.9)) == said
+    assert changed(sdxl, lambda: sampling.sigmas.mul_(1.1)) == said
+    other = type("AnotherPacks", (type(sampling),), {"noise_scaling": len})
+    assert changed(sdxl, lambda: setattr(sampling, "__class__", other)) == said
+    assert changed(sdxl, lambda: setattr(sampling, "sigma_data", 0.8)) == said
+
+
 def test_a_buffer_that_is_added_or_written_to(sdxl):
     block = attention_block(sdxl)
 

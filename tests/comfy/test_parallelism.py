@@ -12,11 +12,12 @@ from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider, KSampler, sampler_object
 from helpers import FORESEEN, FREE, Watched, bring_up, empty_latent, relative, sample
 
-from hybrid_core.comfy_bridge import demo_models
+from hybrid_core.comfy_bridge import demo_models, support
 from hybrid_core.course.course import NOISY, SEVERAL_CALLS
 from hybrid_core.course.paper import Paper, PaperParameters
 from hybrid_core.course.policy import Seen
 from hybrid_core.driver.pipeline import ONE_EACH, Pipeline
+from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.swap import Splitter
 from hybrid_core.telling.report import kinds
 from hybrid_core.transport.arenas.host_arena import HostArena
@@ -196,6 +197,49 @@ def test_other_packs_wrappers_take_part_in_every_step_of_a_local_run(demo, sessi
         calls.append(wrapper.calls)
     assert "another node wraps 'apply_model'" in watched.announced[0]
     assert calls[0] == calls[1] and torch.equal(*images)
+
+
+def test_a_sampling_object_changed_in_mid_run_is_not_shared(demo, session):
+    model = demo["mmdit"]
+    bring_up(session, model)
+
+    def around(executor, *args, **keywords):
+        sampling = model.model.model_sampling
+        before, sampling.multiplier = sampling.multiplier, 800
+        try:
+            return executor(*args, **keywords)
+        finally:
+            sampling.multiplier = before
+
+    wrapped = model.clone()
+    wrapped.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "another pack", around)
+    for one, shared in ((model, 3), (wrapped, 0), (model, 3)):
+        watched = Watched(one, session, "exact")
+        seen, expected = sample(watched.model, "mmdit", steps=3), sample(one, "mmdit", steps=3)
+        assert watched.reports[-1].partitioned == shared
+        assert relative(seen, expected) < 1e-4
+        assert [*watched.reports[-1].reasons] == [] or "the model's sampling" in watched.announced[
+            0
+        ]
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"),
+    [
+        ({"start_frame": 0, "kv_caches": [{"k": torch.zeros(1), "end": 0}]}, False),
+        ([[torch.zeros(1)]], False),
+        ({"mask": torch.zeros(1)}, True),
+        (torch.zeros(1), True),
+        ({"block": {"index": [1]}}, True),
+    ],
+)
+def test_a_memory_in_the_options_is_not_shared(value, fine):
+    options = {"transformer_options": {"ar_state": value, "patches": {"attn": [{}]}}}
+    if fine:
+        support.check_around(options)
+    else:
+        with pytest.raises(NotPartitionable, match="remembers what it has seen .*ar_state"):
+            support.check_around(options)
 
 
 class Varying(CFGGuider):

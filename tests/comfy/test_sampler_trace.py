@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
+import comfy.k_diffusion.sampling
 import comfy.samplers
 import pytest
 import torch
@@ -108,6 +112,21 @@ def test_a_matrix_is_traced_once(patcher, monkeypatch):
     monkeypatch.setattr(sampler_trace, "trace", None)
     again = matrix(comfy.samplers.sampler_object("dpmpp_2m"), Watched(patcher), sigmas)
     assert again is first
+
+
+def test_a_samplers_closure_is_not_kept_alive(patcher):
+    held = torch.zeros(1)
+
+    def closure(model, x, sigmas, extra_args, callback, disable):
+        return comfy.k_diffusion.sampling.sample_euler(
+            model, x, sigmas, extra_args=extra_args, callback=callback, disable=bool(len(held))
+        )
+
+    sampler, gone = comfy.samplers.KSAMPLER(closure), weakref.ref(closure)
+    matrix(sampler, Watched(patcher), schedule(patcher, "euler"))
+    del closure, sampler
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_sampler_that_is_none_of_comfyuis_is_refused(patcher):

@@ -12,6 +12,8 @@ from helpers import Watched, ask_for, bring_up, guider, quiet, sample, wait_unti
 
 from hybrid_core.comfy_bridge.attach import attach, watched
 from hybrid_core.comfy_bridge.overview import overview
+from hybrid_core.comfy_bridge.replica import ModelSource
+from hybrid_core.workers.lease import Lease
 
 
 class Notes:
@@ -166,6 +168,26 @@ def test_a_worker_that_never_answers_is_ended(demo, own_session, monkeypatch):
     bring_up(session, demo["mmdit"])
     psutil.Process(session.worker.pid).suspend()
     monkeypatch.setattr("hybrid_core.workers.pool.STATUS_SECONDS", 0.1)
+    wait_until(lambda: session.status() == {} and session.worker.pid is None, 60)
+    assert "does not answer" in session.worker.last_error
+
+
+def test_a_worker_stuck_in_a_first_evaluation_that_nobody_waits_for_is_ended(
+    demo, own_session, monkeypatch
+):
+    session = own_session(load_seconds=6.0)
+    bring_up(session, demo["mmdit"])
+    later = Lease.compare_later
+
+    def stuck(lease, awaited):
+        psutil.Process(lease.worker.pid).suspend()
+        later(lease, awaited)
+
+    monkeypatch.setattr(Lease, "compare_later", stuck)
+    monkeypatch.setattr(ModelSource, "by", "another node")  # nobody waits for its first evaluation
+    watched = Watched(demo["mmdit"], session)
+    sample(watched.model, "mmdit", steps=3)
+    assert watched.reports[-1].partitioned == 0
     wait_until(lambda: session.status() == {} and session.worker.pid is None, 60)
     assert "does not answer" in session.worker.last_error
 

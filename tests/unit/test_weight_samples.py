@@ -51,3 +51,11 @@ def test_what_cannot_be_read_in_place_is_left_out():
 def test_weights_elsewhere_are_not_read():
     tensors = {"a": torch.ones(4)}
     assert changed(tensors, lambda: tensors["a"].zero_(), torch.device("meta")) is None
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (320, 9, 3, 3), (3072, 768), (4, 64), (2, 7)])
+def test_all_but_the_first_of_an_axis(shape):
+    for axis, _ in enumerate(shape[:2]):
+        tensors = {"a": torch.ones(shape)}
+        rest = tensors["a"].narrow(axis, 1, shape[axis] - 1)
+        assert changed(tensors, lambda rest=rest: rest.mul_(2)) == "a"

@@ -94,7 +94,7 @@ class Host:
         self._memory: SharedMemory | None = None
         self._number = self._born = 0  # numbers of requests go on over all processes
         self._outstanding: int | None = None
-        self._given_up_at: float | None = None  # the outstanding request
+        self._late_at: float | None = None  # when the outstanding request counts as unanswered
         self._ready = False
 
     @property
@@ -202,10 +202,10 @@ class Host:
                 self._outstanding = None
                 if message["op"] == "failed" and message["seq"] == 0:
                     raise WorkerDied(f"the worker did not come up: {wire.text(message, 'error')}")
-        given_up = self._given_up_at
-        limit = self.settings.request_seconds
-        if self._outstanding and given_up is not None and time.monotonic() - given_up > limit:
-            raise WorkerTimeout(f"the worker does not answer (waited {limit:.0f} s)")
+        late = self._late_at
+        if self._outstanding and late is not None and time.monotonic() > late:
+            waited = time.monotonic() - self.last_used
+            raise WorkerTimeout(f"the worker does not answer (waited {waited:.0f} s)")
         return self._outstanding is None
 
     def post(
@@ -225,7 +225,7 @@ class Host:
         arena = self._require_arena(op)
         headers = arena.write(number, tensors)
         self._number = self._outstanding = number
-        self._given_up_at, waits = None, (tick, self.settings.request_seconds)
+        self._late_at, waits = None, (tick, self.settings.request_seconds)
         with self._given_up_where_it_raises():
             self._require_channel().send(op, number, *waits, **fields, tensors=headers)
         self.bytes_sent += sum(t.numel() * t.element_size() for t in tensors)
@@ -302,8 +302,12 @@ class Host:
         try:
             yield
         except BaseException:
-            self._given_up_at = time.monotonic()
+            self.expect_answer(self.settings.request_seconds)
             raise
+
+    def expect_answer(self, seconds: float) -> None:
+        """Nobody waits for the request under way any more: after so long the worker is stuck."""
+        self._late_at = time.monotonic() + seconds
 
     def replied(self, number: int) -> bool:
         """Whether a message can be received at once."""
@@ -312,7 +316,8 @@ class Host:
     def cancel(self) -> None:
         """Ask the worker to stop what is under way. Its late reply is dropped by `idle`."""
         if self._outstanding and self._channel is not None:  # 0 is the worker's coming up
-            self._given_up_at = self._given_up_at or time.monotonic()
+            if self._late_at is None:
+                self.expect_answer(self.settings.request_seconds)
             try:
                 self._channel.send("cancel", self._outstanding, seconds=0.0)
             except WorkerError as error:  # gone, or it reads nothing any more
