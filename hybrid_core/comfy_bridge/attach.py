@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from hybrid_core.comfy_bridge import hooks, support
 from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.call import ComfyCall, Told
 from hybrid_core.comfy_bridge.graph_path import Graph, Origin
+from hybrid_core.comfy_bridge.guiding import cfg_of, one_branch, starting_cfg
 from hybrid_core.comfy_bridge.leftovers import take_off_others
 from hybrid_core.comfy_bridge.replayed import ReplaySource, code_inside, why_not_data
 from hybrid_core.comfy_bridge.replica import ReplicaSource
@@ -41,7 +41,6 @@ Announce = Callable[[str], None]
 CANCELLED = comfy.model_management.InterruptProcessingException
 DEFAULTS = Tuning()
 NOBODY = Nobody()
-USUAL_CFG = 8.0  # KSampler's default, for guiders that do not say theirs
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH)
 
 
@@ -135,6 +134,7 @@ class Attachment:
         self.latest: Report | None = None
         self._driver: Driver | None = None  # of the run that is under way
         self._told = Told()  # of that run
+        self._guider: Any = None  # of that run
 
     def followed_by(self, watcher: Watcher) -> Attachment:
         """The same attachment for another watcher."""
@@ -142,8 +142,9 @@ class Attachment:
         return Attachment(self._mode, self._session, *told, self._tuning, watcher, self._origin)
 
     def outer_sample(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        guider, outer = executor.class_obj, (self._driver, self._told)  # a sampler inside a sampler
-        self._driver, self._told = None, Told()
+        outer = self._driver, self._told, self._guider  # a sampler inside a sampler
+        guider = executor.class_obj
+        self._driver, self._told, self._guider = None, Told(), guider
         with costs_no_image("the run could not be prepared"):
             self._driver = driver = self._new_driver(guider, noise, *args, **kwargs)
             driver.prepare(len(noise), support.obstacle_to(guider.model_options))
@@ -158,7 +159,7 @@ class Attachment:
             raise
         finally:
             self._session.active_runs -= 1
-            ended, (self._driver, self._told) = self._driver, outer
+            ended, (self._driver, self._told, self._guider) = self._driver, outer
             if ended is not None:
                 with costs_no_image("the run's report could not be made"):
                     ended.finish(status)
@@ -192,8 +193,6 @@ class Attachment:
         sampling = patcher.get_model_object("model_sampling")
         flow = isinstance(sampling, comfy.model_sampling.CONST)
         schedule = [float(sigma) for sigma in sigmas.tolist()]
-        cfg = 1.0 if alone else getattr(guider, "cfg", None)
-        cfg = float(cfg) if isinstance(cfg, int | float) else USUAL_CFG
         course = Course.of(
             self._mode if shortened else "exact",
             tuning,
@@ -201,7 +200,7 @@ class Attachment:
             flow,
             lambda: matrix(sampler, guider, sigmas),
             denoise_mask,
-            cfg,
+            starting_cfg(guider),
         )
         pipeline = None
         if shortened and not divided and not by_nodes and not hooks.any_in(guider.conds):
@@ -280,7 +279,8 @@ class Attachment:
         if self._driver is None:
             return executor(model, conds, x, sigma, model_options)
         hooks.advance(model.current_patcher, conds, sigma, model_options)
-        call = ComfyCall(executor, model, conds, x, sigma, model_options, self._told)
+        cfg = cfg_of(self._guider)  # which CFGOverride sets for an evaluation
+        call = ComfyCall(executor, model, conds, x, sigma, model_options, self._told, cfg)
         return call.result(self._driver.evaluate(call))
 
 
@@ -290,10 +290,3 @@ def tokens_of(network: torch.nn.Module) -> TokenSharing | None:
         return TokenSharing(network)
     except NotSplittable:
         return None
-
-
-def one_branch(guider: Any) -> bool:
-    """Whether the guider is known to evaluate one branch only (cfg 1)."""
-    cfg = getattr(guider, "cfg", None)
-    keeps_both = guider.model_options.get("disable_cfg1_optimization", False)
-    return isinstance(cfg, int | float) and math.isclose(cfg, 1.0) and not keeps_both

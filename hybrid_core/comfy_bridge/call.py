@@ -17,7 +17,7 @@ from hybrid_core.comfy_bridge.brought import Brought
 from hybrid_core.comfy_bridge.controls import hints
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.comfy_bridge.hooks import strengths
-from hybrid_core.comfy_bridge.prompts import SCHEDULE, entries, holds
+from hybrid_core.comfy_bridge.prompts import SCHEDULE, Content, entries, holds
 from hybrid_core.comfy_bridge.trial import Replayed
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
@@ -51,6 +51,7 @@ class ComfyCall:
     sigma: Tensor
     options: Mapping[str, Any]
     told: Told = field(default_factory=Told)
+    cfg: float | None = None
 
     @property
     def replayed(self) -> Replayed | None:
@@ -79,12 +80,12 @@ class ComfyCall:
         return len(self.conds) == 1  # a guider gives an empty list for a prompt that it leaves out
 
     @property
-    def prompts(self) -> Hashable:
-        strong = strengths(self.conds)
+    def prompts(self) -> Any:
+        said = strengths(self.conds), [[Content(e) for e in branch or ()] for branch in self.conds]
         if not self._scheduled:
-            return strong
+            return said
         sigma = float(self.sigma[0])
-        return strong, *(tuple(holds(e, sigma) for e in branch or ()) for branch in self.conds)
+        return said, [[holds(e, sigma) for e in branch or ()] for branch in self.conds]
 
     @property
     def _scheduled(self) -> bool:

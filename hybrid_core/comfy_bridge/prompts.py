@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
+NAMES = ("uuid", "model_conds")  # what an entry is called, and what is looked at by itself
 Entry = Mapping[str, Any]
 Prompts = Iterable[Sequence[Entry] | None]
 
@@ -20,3 +23,38 @@ def holds(entry: Entry, sigma: float) -> bool:
     """Whether an entry of a prompt takes part at `sigma`."""
     start, end = map(entry.get, SCHEDULE)
     return (start is None or sigma <= start) and (end is None or sigma >= end)
+
+
+class Content:
+    """An entry as it was when it was looked at. Equal to another one that says the same.
+
+    A guider may have several prompts, or make new ones of them, and change between two evaluations.
+    """
+
+    def __init__(self, entry: Entry):
+        conds = entry.get("model_conds", {})
+        self._values = {key: value for key, value in entry.items() if key not in NAMES}
+        self._conds = {name: getattr(cond, "cond", cond) for name, cond in conds.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Content)
+            and _same(self._values, other._values)
+            and _same(self._conds, other._conds)
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether both are one object, or plain data of equal values."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        return alike and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, str | int | float | bool) and one == other

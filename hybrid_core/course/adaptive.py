@@ -44,13 +44,17 @@ class Adaptive:
             raise ConfigError(
                 f"tolerance is {tolerance}, largest gap {largest_gap}: expected 0 or more"
             )
-        self._tolerance, self._reach, self._largest_gap = tolerance, reach, largest_gap
+        self._tolerance, self._largest_gap = tolerance, largest_gap
         self._kinds = frozenset(kinds) if tolerance > 0 else frozenset[str]()
         self.forecasts = FORECAST in self._kinds
-        self._one_branch = not any(reach.difference)
+        self.weigh(reach)
         self._drifts: dict[str, float] = {}
         self._gap_now = 1
         self.restart()
+
+    def weigh(self, reach: Reach) -> None:
+        """Errors count so from here on."""
+        self._reach, self._one_branch = reach, not any(reach.difference)
 
     def restart(self) -> None:
         self._exact = 0  # calls

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from hybrid_core.errors import NotLinear
 from hybrid_core.telling.report import StepRecord
 
 SAME_SIGMA = 1e-4  # relative
+SAME_CFG = 0.02  # relative, and of 1 at least
 SEVERAL_CALLS = "this sampler does not evaluate the model once a step"
 NOISY = "this sampler adds noise, so that its latents cannot be foreseen"
 LOST = "the model is not evaluated where this sampler asked for it when it was tried"
@@ -48,13 +50,15 @@ class Course:
         joined: bool = True,
         obstacle: str | None = None,
         rounding: float = 0.0,
+        weigh: Callable[[float], None] | None = None,
     ):
         """schedule: the sampler's noise levels with the final one; mask: what is denoised, or None.
 
         matrix: the sampler's, None where every evaluation is to be in full; obstacle: why, where
         the mode could do otherwise. cfg: the guidance scale, 1 for a run of one branch; joined:
         whether the branches are joined by it alone. rounding: relative, of the latents as the
-        framework keeps them.
+        framework keeps them. weigh: tells the policy another guidance scale, None where it does not
+        go by that.
         """
         self.policy, self._rounding = policy, rounding
         self._obstacle = obstacle
@@ -67,6 +71,8 @@ class Course:
         self._step: int | None = None
         self._unforeseen = 0  # calls
         self._prompts: Any = ()
+        self._cfg = self._told_cfg = cfg
+        self._weigh = weigh
         self._asked = False  # the sampler waits for what the latest evaluation gives
 
     @classmethod
@@ -98,13 +104,22 @@ class Course:
         except NotLinear as error:
             return cls(Exact(), schedule, mask=mask, obstacle=str(error))
         policy: Policy
+        weigh: Callable[[float], None] | None = None
         if mode == "paper":
             policy = Paper.tuned(tuning, steps, flow)
         else:
-            reach = matrix.reach(schedule, flow, cfg)
-            policy = Adaptive(tuning.tolerance, reach, tuning.largest_gap, tuning.kinds)
+            reach = partial(matrix.reach, schedule, flow)
+            policy = adaptive = Adaptive(
+                tuning.tolerance, reach(cfg), tuning.largest_gap, tuning.kinds
+            )
+
+            def weigh(cfg: float) -> None:
+                adaptive.weigh(reach(cfg))
+
         look_ahead = tuning.look_ahead and policy.guided
-        return cls(policy, schedule, matrix, mask, look_ahead, cfg, joined, rounding=rounding)
+        return cls(
+            policy, schedule, matrix, mask, look_ahead, cfg, joined, rounding=rounding, weigh=weigh
+        )
 
     @property
     def obstacle(self) -> str | None:
@@ -118,19 +133,23 @@ class Course:
         """Whether some of its calls may be evaluated less than in full by this process alone."""
         return self._memory is not None and self.policy.forecasts
 
-    def begin(self, x: Tensor, sigma: Tensor, prompts: Any = ()) -> Step:
+    def begin(self, x: Tensor, sigma: Tensor, prompts: Any = (), cfg: float | None = None) -> Step:
         """The evaluation at latent `x` (B, ...) and noise level `sigma` (B,).
 
-        prompts: equal while the same prompts hold; others are another course.
+        prompts: equal while the same prompts hold; others are another course. cfg: the guidance
+        scale that is said to be this evaluation's, None where nobody says; so is another one.
         """
         part = self._mask is not None and not discrepancy.fits(self._mask, x)  # a context window
         self._call += 1
         surprise = x.new_zeros(MEASURES, dtype=torch.float32)
+        shown = x.new_full((1,), math.nan, dtype=torch.float32)
         if self._memory is not None and not part:
             surprise = self._memory.trajectory.surprise(self._call, x)
+            if self._memory.shown_cfg is not None:
+                shown, self._memory.shown_cfg = self._memory.shown_cfg, None
         unread = self._measures.unread(x.device)
-        numbers = torch.cat([sigma[:1].float(), surprise, unread]).tolist()
-        self._measures.read(numbers[1 + MEASURES :])
+        numbers = torch.cat([sigma[:1].float(), shown, surprise, unread]).tolist()
+        self._measures.read(numbers[2 + MEASURES :])
         self._step = self._step_at(numbers[0])
         record = StepRecord(self._step, numbers[0])
         if self._memory is not None and (part or not self._follow(self._memory, numbers[0], x)):
@@ -143,7 +162,8 @@ class Course:
         if prompts != self._prompts:
             self._prompts = prompts
             memory.forget()
-        foreseen = Trajectory.foreseen(numbers[1 : 1 + MEASURES], self._rounding)
+        self._combined(memory, cfg, numbers[1])
+        foreseen = Trajectory.foreseen(numbers[2 : 2 + MEASURES], self._rounding)
         self._unforeseen += not foreseen
         memory.trajectory.arrive(self._call, x)
         self._asked = True
@@ -154,6 +174,21 @@ class Course:
         level = float(sigma[0])
         self._step = self._step_at(level)
         return Step(StepRecord(self._step, level))
+
+    def _combined(self, memory: Memory, told: float | None, shown: float) -> None:
+        """Another guidance scale is another course, on which errors count otherwise.
+
+        A guider that says another one than before means it; else the scale is the one that the
+        call before has `shown`, not a number where it has not.
+        """
+        if self._weigh is None:
+            return
+        if told is not None and told != self._told_cfg:
+            self._told_cfg = shown = told
+        if abs(shown - self._cfg) > SAME_CFG * max(1.0, abs(self._cfg)):
+            self._cfg = memory.cfg = shown
+            self._weigh(shown)
+            memory.forget()
 
     def _chosen(
         self, memory: Memory, record: StepRecord, x: Tensor, sigma: Tensor, foreseen: bool
@@ -197,7 +232,7 @@ class Course:
     def guided(self, denoised: Tensor) -> None:
         """What the sampler gets for the latest evaluation, where that is not the plain guidance."""
         if self._memory is not None and self._asked:
-            self._memory.trajectory.guided(denoised)
+            self._memory.guided(denoised)
         self._asked = False
 
     def keep_boundary(self, call: int, boundary: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 Tensor = torch.Tensor
+PLAIN = 0.01  # of the branches' difference: what a sum of the two may miss
 UNSEEN = -1.0  # in place of a measure that an exact step did not give
 
 
@@ -47,6 +48,14 @@ def rel_mae(cond: Tensor, uncond: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     difference, scale = mean((cond - uncond).abs(), mask), mean(uncond.abs(), mask)
     return torch.where(difference == 0, difference, difference / scale)
+
+
+def guidance_scale(guided: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+    """The s of guided = uncond + s (cond - uncond), (1,); not a number where it is another sum."""
+    apart, given = (cond - uncond).float(), (guided - uncond).float()
+    scale = (given * apart).sum() / (apart * apart).sum()
+    plain = (given - scale * apart).abs().mean() <= PLAIN * apart.abs().mean()
+    return torch.where(plain, scale, torch.nan).reshape(1)
 
 
 def projection(changes: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:

@@ -28,10 +28,15 @@ class Memory:
         cfg: float,
         joined: bool,
     ):
-        """cfg: the guidance scale, 1 for a run of one branch; joined: by it alone."""
+        """cfg: the guidance scale, 1 for a run of one branch; joined: by it alone.
+
+        The scale may change, and then all is forgotten.
+        """
         self.policy, self.measures, self.matrix = policy, measures, matrix
         self.mask, self.look_ahead = mask, look_ahead
-        self._cfg, self._joined = cfg, joined
+        self.cfg, self._joined = cfg, joined
+        self._pair: tuple[Tensor, Tensor] | None = None  # denoised, of the latest call
+        self.shown_cfg: Tensor | None = None  # (1,), by which that call's were joined
         self.trajectory = Trajectory(matrix, mask)
         self.forget()
 
@@ -64,7 +69,7 @@ class Memory:
 
     def saw_difference(self, call: int, new: Tensor, scale: Tensor) -> Tensor:
         gap, self._difference_gap = self._difference_gap, []
-        return self._learn(self.difference, call, new, scale, gap, self._cfg - 1.0, -1.0)
+        return self._learn(self.difference, call, new, scale, gap, self.cfg - 1.0, -1.0)
 
     def _learn(
         self,
@@ -90,10 +95,17 @@ class Memory:
         shift = self._owed.shift(call)
         cond, uncond = shifted(shift, cond, uncond)
         self.trajectory.give(self._guided(cond, uncond) if self._joined else None, uncond)
+        self._pair = None if uncond is None else (cond, uncond)
         return shift
 
+    def guided(self, denoised: Tensor) -> None:
+        """What the sampler gets for the latest call."""
+        self.trajectory.guided(denoised)
+        if self._pair is not None:
+            self.shown_cfg = discrepancy.guidance_scale(denoised, *self._pair)
+
     def _guided(self, cond: Tensor, uncond: Tensor | None) -> Tensor:
-        return cond if uncond is None else uncond + (cond - uncond) * self._cfg
+        return cond if uncond is None else uncond + (cond - uncond) * self.cfg
 
     def latent_ahead(self, call: int) -> Tensor | None:
         """The latent of a `call` to come, with the expected predictions until then."""

@@ -52,7 +52,7 @@ class PipelineCall:
     Its outputs are predictions, (B, C, H, W).
     """
 
-    prompts, alike, even, aside, attention = (), True, True, False, PLAIN
+    prompts, cfg, alike, even, aside, attention = (), None, True, True, False, PLAIN
 
     def __init__(
         self,

@@ -68,7 +68,12 @@ class Call(Protocol):
 
     @property
     def prompts(self) -> Any:
-        """Equal while the same prompts hold; empty where none has a schedule."""
+        """Equal while the same prompts hold."""
+        ...
+
+    @property
+    def cfg(self) -> float | None:
+        """The guidance scale that the guider names for this evaluation; None where it does not."""
         ...
 
     def check(self) -> None:

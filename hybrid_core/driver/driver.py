@@ -191,7 +191,7 @@ class Driver:
 
     def _step(self, call: Call, on_course: bool) -> Step:
         if on_course:
-            return self._course.begin(call.x, call.sigma, call.prompts)
+            return self._course.begin(call.x, call.sigma, call.prompts, call.cfg)
         return Step.aside() if call.aside else self._course.passed(call.sigma)
 
     def _hired(self) -> Crew:

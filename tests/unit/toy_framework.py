@@ -168,7 +168,7 @@ class Source:
 class ToyCall:
     """An evaluation of a cond and an uncond prompt; outputs are velocities."""
 
-    alike, even, prompts, aside, attention = True, True, (), False, PLAIN
+    alike, even, prompts, cfg, aside, attention = True, True, (), None, False, PLAIN
 
     def __init__(self, network, conds, x, sigma, obstacle=None):
         self.network, self.conds, self.x, self.sigma = network, conds, x, sigma
