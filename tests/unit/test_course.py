@@ -47,11 +47,15 @@ class Run:
     """One run, driven as the driver does it, without processes."""
 
     def __init__(self, course, sampler=euler, cfg=CFG, bend=0.0, sigmas=SIGMAS, **meddling):
-        """meddling: moved (call -> added to its latent), prompts (call -> prompts), joined."""
+        """meddling: moved (call -> added to its latent), prompts (call -> prompts), joined.
+
+        cfgs (call -> cfg), and whether it is told before it shows.
+        """
         self.course, self.cfg, self.branches = course, cfg, Branches(bend=bend)
         self.moved = meddling.get("moved", lambda call: 0.0)
         self.prompts = meddling.get("prompts", lambda call: ())
         self.joined = meddling.get("joined")
+        self.cfgs, self.told = meddling.get("cfgs"), meddling.get("told", False)
         self.steps, self.asked, self.latents = [], [], []
         x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
         self.final = sampler(sigmas)(self.predict, x)
@@ -61,7 +65,9 @@ class Run:
         call, level = len(self.steps), float(sigma[0])
         x = x + self.moved(call)
         self.latents.append(x)
-        step = self.course.begin(x, sigma, self.prompts(call))
+        if self.cfgs is not None:
+            self.cfg = self.cfgs(call)
+        step = self.course.begin(x, sigma, self.prompts(call), self.cfg if self.told else None)
         self.steps.append(step)
         cond, uncond = self.branches.cond(x, level), self.branches.uncond(x, level)
         if self.cfg == 1:
@@ -230,6 +236,19 @@ def test_equal_neighbours_in_a_schedule_do_no_harm(twin):
 def test_after_other_prompts_nothing_that_was_seen_is_used():
     run = Run(course(tolerance=1e9), prompts=lambda call: call >= 9)
     assert "F" in run.kinds[:9] and run.kinds[9:12] == "EEE" and "F" in run.kinds[12:]
+
+
+@pytest.mark.parametrize(("told", "noticed"), [(True, 9), (False, 10)])
+def test_after_another_cfg_nothing_that_was_seen_is_used(told, noticed):
+    changing = {"cfgs": lambda call: 5.0 if call < 9 else 2.0, "joined": lambda given: given}
+    run = Run(course(tolerance=1e9), told=told, **changing)
+    assert "F" in run.kinds[:9] and run.kinds[noticed : noticed + 3] == "EEE"
+    assert "F" in run.kinds[noticed + 3 :] and run.course.obstacle is None
+
+
+def test_a_guidance_function_is_no_other_cfg():
+    told = Run(course(tolerance=1e9), joined=lambda given: 0.8 * given)
+    assert told.kinds == Run(course(tolerance=1e9)).kinds
 
 
 def test_a_mask_says_what_counts():

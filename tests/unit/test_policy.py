@@ -168,6 +168,14 @@ def test_adaptive_is_monotone_on_a_steady_drift(drift, small, factor, cfg):
     assert counts[0] >= counts[1]
 
 
+def test_errors_are_weighed_by_the_reach_that_holds():
+    policy = Adaptive(0.005, reach(1.5))
+    before = replay(policy, 40, steady(0.001, 0.001), features=False)
+    policy.weigh(reach(20.0))
+    policy.restart()
+    assert "F" in before and replay(policy, 40, steady(0.001, 0.001), features=False) == "E" * 40
+
+
 def test_adaptive_at_no_tolerance_is_exact_and_at_any_the_gaps_double():
     assert replay(Adaptive(0.0, reach()), 40, steady(0.0, 0.0)) == "E" * 40
     free = replay(Adaptive(1e9, reach(own=[0.05] * 24), 4), 24, steady())
