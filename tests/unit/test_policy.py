@@ -171,7 +171,7 @@ def test_adaptive_is_monotone_on_a_steady_drift(drift, small, factor, cfg):
 def test_errors_are_weighed_by_the_reach_that_holds():
     policy = Adaptive(0.005, reach(1.5))
     before = replay(policy, 40, steady(0.001, 0.001), features=False)
-    policy.weigh(reach(20.0))
+    policy.weigh(reach(200.0))
     policy.restart()
     assert "F" in before and replay(policy, 40, steady(0.001, 0.001), features=False) == "E" * 40
 
