@@ -38,6 +38,15 @@ class Brought:
         return f"{self._controls.key};{self.hooks.key}"
 
     @property
+    def code(self) -> list[Any]:
+        """Equal while nobody replaced code that the networks of controls call."""
+        return self._controls.code
+
+    def changed(self) -> str | None:
+        """What has changed in a control's network since the run began, in words."""
+        return self._controls.changed()
+
+    @property
     def loads(self) -> bool:
         """Whether the worker executes loaders of the graph for it."""
         return bool(self._controls.key)

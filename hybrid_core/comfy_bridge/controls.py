@@ -8,31 +8,25 @@ graph and takes the one whose weights are these.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import comfy.controlnet
-import comfy.gligen
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from hybrid_core.comfy_bridge import control_models, control_values
+from hybrid_core.comfy_bridge.control_models import Seen
 from hybrid_core.errors import NotPartitionable, NotYet, ProtocolError
-from hybrid_core.machine.checksum import checksum
+from hybrid_core.transport import wire
 
 if TYPE_CHECKING:  # the worker has no graph
     from hybrid_core.comfy_bridge.graph_path import Graph, GraphPath
 
-KINDS = ("ControlNet", "ControlLora", "QwenFunControlNet", "T2IAdapter")
-MODELS = ("control_model", "t2i_model", "model")
 LOADED = ("CONTROL_NET", "GLIGEN")  # what loaders give
-VALUES = ("strength", "timestep_percent_range", "cond_hint_original", "extra_concat_orig")
-SET_IN_A_RUN = "base_model"  # an extra argument that a control gives itself
 
-_digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_made: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()  # of earlier runs
+# hints that a VAE made in earlier runs, by control, with what they were made from
+_made: weakref.WeakKeyDictionary[Any, tuple[Any, torch.Tensor]] = weakref.WeakKeyDictionary()
 
 
 def chain(control: Any) -> Iterator[Any]:
@@ -58,40 +52,55 @@ class RunsControls:
             found |= {id(control): control for control in chain(entry.get("control"))}
             if entry.get("gligen") is not None:
                 found[id(entry["gligen"][1])] = entry["gligen"][1]
+        self._seen: dict[int, tuple[Any, Seen]] = {}  # by the network
         for one in found.values():
-            _check(one)
+            control_models.check(one)
+            self._seen[id(control_models.owner(one))] = one, control_models.look(one)
         self._paths = _loaders(graph) if found else []
-        self._digests = sorted({digest(one) for one in found.values()})
+        self._names = sorted({seen.name for _, seen in self._seen.values()})
 
     @property
     def key(self) -> str:
-        return ",".join(self._digests)
+        return ",".join(self._names)
+
+    @property
+    def code(self) -> list[Any]:
+        """Equal while nobody replaced code that these controls call."""
+        return [seen.code for _, seen in self._seen.values()]
+
+    def changed(self) -> str | None:
+        """What has changed in one of the networks since the run began, in words."""
+        found = (control_models.changed(*one) for one in self._seen.values())
+        return next((change for change in found if change is not None), None)
 
     def data(self) -> dict[str, Any]:
         """For the worker, before the controls themselves."""
-        return {"loaders": [path.data() for path in self._paths], "wanted": self._digests}
+        return {"loaders": [path.data() for path in self._paths], "wanted": self._names}
 
     def describe(self, control: Any) -> dict[str, Any]:
         """One control with those before it. Raises NotYet, NotPartitionable."""
         name = self._known(control)
-        arguments = {k: v for k, v in control.extra_args.items() if k != SET_IN_A_RUN}
         before = control.previous_controlnet
         return {
             "model": name,
-            "values": {value: getattr(control, value) for value in VALUES},
-            "extra_args": arguments,
+            "values": control_values.describe(control),
             "made": None if control.vae is None else self._hint(control),
             "previous": None if before is None else self.describe(before),
         }
 
     def _hint(self, control: Any) -> torch.Tensor:
         """What a VAE has made of the hint, in this run or, for the same size, an earlier one."""
+        source, earlier = _made.get(control, (None, None))
         if control.cond_hint is not None:
-            _made[control] = control.cond_hint
-            return _made[control]
-        earlier, ratio = _made.get(control), control.compression_ratio
-        sides = tuple(side * ratio for side in self._shape[-2:])
-        if earlier is None or tuple(earlier.shape[-2:]) != sides:
+            if control.cond_hint is not earlier:
+                _made[control] = control_values.hint_source(control), control.cond_hint
+            return control.cond_hint  # type: ignore[no-any-return]
+        sides = tuple(side * control.compression_ratio for side in self._shape[-2:])
+        if (
+            earlier is None
+            or tuple(earlier.shape[-2:]) != sides
+            or source != control_values.hint_source(control)
+        ):
             raise NotYet("the VAE makes the ControlNet's hint in the next evaluation")
         return earlier
 
@@ -101,11 +110,11 @@ class RunsControls:
         return {"model": self._known(model), "kind": kind, "boxes": boxes}
 
     def _known(self, one: Any) -> str:
-        _check(one)
-        name = digest(one)
-        if name not in self._digests:
+        control_models.check_object(one)
+        known = self._seen.get(id(control_models.owner(one)))
+        if known is None:
             raise NotPartitionable("a ControlNet came into the conditioning while it was sampled")
-        return name
+        return known[1].name
 
 
 def hints(control: Any) -> int:
@@ -114,18 +123,6 @@ def hints(control: Any) -> int:
         1 if c.cond_hint_original is None else len(c.cond_hint_original) for c in chain(control)
     ]
     return max(lengths, default=1)
-
-
-def _check(control: Any) -> None:
-    if isinstance(control, ModelPatcher):
-        if type(control.model) is not comfy.gligen.Gligen:
-            raise NotPartitionable(f"a GLIGEN is another pack's ({type(control.model).__name__})")
-        return
-    kind = type(control)
-    if getattr(comfy.controlnet, kind.__name__, None) is not kind or kind.__name__ not in KINDS:
-        raise NotPartitionable(f"a ControlNet is another pack's ({kind.__name__})")
-    if control.extra_hooks is not None:
-        raise NotPartitionable("a ControlNet carries hooks")
 
 
 def _loaders(graph: Graph | None) -> list[GraphPath]:
@@ -145,28 +142,6 @@ def _loaders(graph: Graph | None) -> list[GraphPath]:
     return sorted(paths, key=lambda path: (len(path.graph), path.digest))
 
 
-def digest(control: Any) -> str:
-    """Of a control's kind and weights."""
-    model = next((m for name in MODELS if (m := getattr(control, name, None)) is not None), None)
-    weights: Any = getattr(control, "control_weights", None)
-    if weights is None:
-        if model is None:
-            raise NotPartitionable(f"a ControlNet ({type(control).__name__}) has no weights")
-        if model in _digests:
-            return _digests[model]
-        weights = model.state_dict()
-    try:
-        sums = {name: checksum(w) for name, w in weights.items() if isinstance(w, torch.Tensor)}
-    except (RuntimeError, TypeError) as error:
-        raise NotPartitionable(f"a ControlNet's weights cannot be compared: {error}") from error
-    kind = type(model if isinstance(control, ModelPatcher) else control)
-    text = json.dumps([kind.__name__, sums], sort_keys=True)
-    found = hashlib.sha256(text.encode()).hexdigest()
-    if model is not None and getattr(control, "control_weights", None) is None:
-        _digests[model] = found
-    return found
-
-
 class HeldControls:
     """In the worker: the control models of the replica that is held."""
 
@@ -181,9 +156,11 @@ class HeldControls:
             if wanted <= self._held.keys():
                 return
             control = graphs().output(path)
-            self._held.setdefault(digest(control), control)
+            self._held.setdefault(control_models.look(control).name, control)
         if not wanted <= self._held.keys():
-            raise NotPartitionable("no node of the graph loads a ControlNet with these weights")
+            raise NotPartitionable(
+                "no node of the graph loads a ControlNet with these weights and settings"
+            )
 
     def models(self) -> list[Any]:
         """Patchers, to be loaded beside the replica."""
@@ -213,11 +190,11 @@ class HeldControls:
 
     def _restored(self, data: Mapping[str, Any]) -> Any:
         control = self._of(data["model"]).copy()
-        for name in VALUES:
-            setattr(control, name, data["values"][name])
-        control.extra_args = dict(data["extra_args"])
+        control_values.restore(control, data["values"])
         control.vae = None
         if data["made"] is not None:
+            if not isinstance(data["made"], torch.Tensor):
+                raise ProtocolError(f"a ControlNet's hint is {wire.shown(data['made'])}")
             control.cond_hint = data["made"]
         if data["previous"] is not None:
             control.set_previous_controlnet(self._restored(data["previous"]))

@@ -1,8 +1,7 @@
 """Whether a model's network is what it was when it was compared with the worker's.
 
 Taken at a run's first shared evaluation: a change that another node makes anywhere in the network,
-or in code that it calls, is seen. Weights made under torch.inference_mode(), where torch does not
-count writes, are sampled.
+or in code that it calls, is seen. Weights are sampled, because torch does not count every write.
 """
 
 from __future__ import annotations
@@ -43,31 +42,38 @@ CALLED = (
 class Fingerprint:
     """Of one network at one moment. Equal while a forward pass computes the same."""
 
-    __slots__ = ("network", "model", "sampling")
+    __slots__ = ("network", "model", "sampling", "beside")
 
-    def __init__(self, network: NetworkState, model: dict[str, Held], sampling: str):
-        self.network, self.model, self.sampling = network, model, sampling
+    def __init__(self, network: NetworkState, model: dict[str, Held], sampling: str, beside: Any):
+        """beside: of the networks that conditioning brings."""
+        self.network, self.model, self.sampling, self.beside = network, model, sampling, beside
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return NotImplemented
         return (self.network is other.network or self.network == other.network) and (
-            (self.model, self.sampling) == (other.model, other.sampling)
+            (self.model, self.sampling, self.beside) == (other.model, other.sampling, other.beside)
         )
 
     def __hash__(self) -> int:
         return hash(self.network)
 
 
-def fingerprint(patcher: ModelPatcher, sampled: bool = True) -> Fingerprint:
-    """Of the patcher's model as it is now; sampled: its weights too, as torch counts no writes."""
+def fingerprint(patcher: ModelPatcher, sampled: bool = True, beside: Any = None) -> Fingerprint:
+    """Of the patcher's model as it is now; sampled: its weights too, as torch counts no writes.
+
+    beside: the code of networks that conditioning brings.
+    """
     model: BaseModel = patcher.model
     if model not in _watches:
         _watches[model] = NetworkWatch(
-            model.diffusion_model, _code_of(model), _is_loaders, patcher.load_device
+            model.diffusion_model,
+            code_of(model.diffusion_model, type(model)),
+            is_loaders,
+            patcher.load_device,
         )
     sampling = sampling_objects.digest(model.model_sampling)
-    return Fingerprint(_watches[model].look(sampled), _own_functions(model), sampling)
+    return Fingerprint(_watches[model].look(sampled), _own_functions(model), sampling, beside)
 
 
 def difference(before: Fingerprint, after: Fingerprint) -> str | None:
@@ -77,13 +83,15 @@ def difference(before: Fingerprint, after: Fingerprint) -> str | None:
             return f"the model's {name} was replaced"
     if before.sampling != after.sampling:
         return "the model's sampling"
+    if before.beside != after.beside:
+        return "a ControlNet's code was replaced"
     return network_difference(before.network, after.network)
 
 
 _watches: weakref.WeakKeyDictionary[BaseModel, NetworkWatch] = weakref.WeakKeyDictionary()
 
 
-def _is_loaders(name: str) -> bool:
+def is_loaders(name: str) -> bool:
     return name in LOADERS or name.endswith(LOADERS_ENDINGS) or name.startswith(LOADERS_BEGINNINGS)
 
 
@@ -96,18 +104,18 @@ def _own_functions(model: BaseModel) -> dict[str, Held]:
     }
 
 
-def _code_of(model: BaseModel) -> Mapping[str, Mapping[str, Any]]:
-    """Python modules that define the model's blocks or that those use."""
-    names = {cls.__module__ for module in model.diffusion_model.modules() for cls in _line(module)}
-    names |= {cls.__module__ for cls in _line(model)}
+def code_of(network: nn.Module, *classes: type) -> Mapping[str, Mapping[str, Any]]:
+    """Python modules that define a network's blocks or that those use.
+
+    classes: of objects that call it.
+    """
+    around = {cls: None for called in classes for cls in called.__mro__[:-1]}
+    blocks = {cls for module in network.modules() for cls in type(module).__mro__[:-1]}
+    names = {cls.__module__ for cls in blocks | around.keys()}
     for name in [name for name in names if name in sys.modules]:
         names |= set(_used_by(sys.modules[name]))
     spaces = {name: vars(sys.modules[name]) for name in {*names, *CALLED} if name in sys.modules}
-    return spaces | {f"{c.__module__}.{c.__qualname__}": vars(c) for c in _line(model)}
-
-
-def _line(module: nn.Module) -> tuple[type, ...]:
-    return type(module).__mro__[:-1]
+    return spaces | {f"{c.__module__}.{c.__qualname__}": vars(c) for c in around}
 
 
 def _used_by(module: ModuleType) -> list[str]:

@@ -83,10 +83,11 @@ class ModelSource:
         self.half = patcher.model.get_dtype_inference().itemsize < 4
 
     def fingerprint(self) -> Fingerprint:
-        return fingerprint(self._patcher)
+        return fingerprint(self._patcher, beside=self._brought.code)
 
     def changed_since(self, before: Fingerprint) -> str | None:
-        return difference(before, fingerprint(self._patcher, sampled=False))
+        now = fingerprint(self._patcher, sampled=False, beside=self._brought.code)
+        return difference(before, now) or self._brought.changed()
 
     def needed_bytes(self) -> int:
         """Of the worker's device: the weights, and what ComfyUI keeps free for an evaluation."""

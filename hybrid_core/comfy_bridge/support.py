@@ -52,16 +52,21 @@ def check_model(patcher: ModelPatcher) -> None:
         raise NotPartitionable(f"another node replaces parts of this model ({_names(others)})")
     for kind in CHANGES_MODEL:
         _no_one_else(patcher.callbacks.get(kind, {}), f"runs code at '{kind}'")
-    replaced = _replaced_method(patcher.model, EVALUATION)
+    replaced = replaced_method(patcher.model, EVALUATION)
     if replaced is not None:
         raise NotPartitionable(f"other code replaces the model's {replaced}")
-    network = patcher.model.diffusion_model
+    layer = overridden(patcher.model.diffusion_model)
+    if layer is not None:
+        raise NotPartitionable(f"other code overrides the forward pass of {layer}")
+
+
+def overridden(network: nn.Module) -> str | None:
+    """A layer with hooks, or methods that its class has not."""
     for module in _modules(network):
         if _is_overridden(module):
             name = next(name for name, one in network.named_modules() if one is module)
-            raise NotPartitionable(
-                f"other code overrides the forward pass of {name or type(module).__name__}"
-            )
+            return name or type(module).__name__
+    return None
 
 
 def _modules(network: nn.Module) -> Iterator[nn.Module]:
@@ -78,23 +83,23 @@ def _modules(network: nn.Module) -> Iterator[nn.Module]:
 
 def _is_overridden(module: nn.Module) -> bool:
     cls: Any = type(module)
-    own, methods = module.__dict__, _methods(cls)
+    own, methods = module.__dict__, methods_of(cls)
     if own["_forward_hooks"] or own["_forward_pre_hooks"]:
         return True
-    return not methods.isdisjoint(own) and _replaced_method(module, methods) is not None
+    return not methods.isdisjoint(own) and replaced_method(module, methods) is not None
 
 
-def _replaced_method(module: nn.Module, methods: frozenset[str]) -> str | None:
-    """One of `methods` that is hidden on this very object by something else than the class's."""
-    for name in vars(module).keys() & methods:
-        value = vars(module)[name]
-        if callable(value) and not is_own(module, name, value):
+def replaced_method(one: Any, names: frozenset[str]) -> str | None:
+    """One of these methods that something else than the class's hides on this very object."""
+    for name in vars(one).keys() & names:
+        value = vars(one)[name]
+        if callable(value) and not is_own(one, name, value):
             return name
     return None
 
 
 @lru_cache(maxsize=1000)
-def _methods(cls: type) -> frozenset[str]:
+def methods_of(cls: type) -> frozenset[str]:
     """Names of the functions that a class's objects have."""
     return frozenset(
         name

@@ -118,7 +118,7 @@ def lasts(value: Any) -> bool:
     return isinstance(value, (*SCALARS, type, BuiltinFunctionType, ModuleType))
 
 
-def is_own(module: nn.Module, name: str, value: Any) -> bool:
+def is_own(module: Any, name: str, value: Any) -> bool:
     """Whether an instance attribute is the class's own method, put back where it always was."""
     if not isinstance(value, MethodType) or value.__self__ is not module:
         return False

@@ -120,7 +120,7 @@ class _Glance:
         self._parameters: list[str] = []  # names, in the order in which they are seen
         self._buffers: list[str] = []
         self._sampler: WeightSampler | None = None
-        self.samples: Samples | None = None  # of weights that torch does not count the writes of
+        self.samples: Samples | None = None  # of weights, as torch does not count every write
 
     def add_module(self, path: str, module: nn.Module, found: Mapping[str, Any]) -> None:
         """Watch a module, and of its attributes those that are described in `found`."""
@@ -212,7 +212,7 @@ class NetworkWatch:
     def look(self, sampled: bool = True) -> NetworkState:
         """The network as it is now; the object of the last look when nothing has changed.
 
-        sampled: also in weights that torch does not count the writes of.
+        sampled: also a few numbers of each weight, as torch does not count every write.
         """
         if self._state is not None and self._glance is not None and self._glance.same(sampled):
             return self._state

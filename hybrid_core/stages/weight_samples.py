@@ -1,4 +1,5 @@
-"""A few numbers of every weight that torch does not count writes to: inference tensors.
+"""A few numbers of every weight, because torch does not count every write: none to an inference
+tensor, none that goes through `.data`.
 
 Whoever multiplies a weight, adds to it or copies another one into it changes what is read here. A
 write that leaves all of these places as they were is not seen.
@@ -63,7 +64,7 @@ class WeightSampler:
         found: dict[torch.dtype, list[Place]] = {}
         for index, (name, tensor) in enumerate(tensors.items()):
             plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_contiguous()
-            if plain and tensor.is_inference() and tensor.device == device and tensor.numel():
+            if plain and tensor.device == device and tensor.numel():
                 count = min(PLACES, tensor.numel())
                 places = found.setdefault(tensor.dtype, [])
                 places.append(Place(name, index, count, _apart(tensor, count)))
@@ -71,7 +72,8 @@ class WeightSampler:
 
     def read(self, tensors: Sequence[Tensor]) -> Samples:
         """The same tensors as they are now. Waits for the device."""
-        return Samples(self._places, [_read(places, tensors) for places in self._places])
+        with torch.no_grad():
+            return Samples(self._places, [_read(places, tensors) for places in self._places])
 
 
 def _apart(tensor: Tensor, count: int) -> int:

@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.supported_models
 import folder_paths
 import pytest
+import torch
 from helpers import relative
 
 from benchmarks import controlnets
@@ -63,3 +64,10 @@ def test_a_controlnet_is_shared(session, folder, name):
     expected = sample(model, shape, STEPS, control=control)
     assert relative(seen, expected) < 1e-4
     assert relative(sample(model, shape, STEPS), expected) > 1e-3
+    with torch.inference_mode():
+        for weight in control.control_model.parameters():
+            weight.data.mul_(1.3)
+    seen = sample(attached, shape, STEPS, control=control)
+    assert relative(seen, sample(model, shape, STEPS, control=control)) < 1e-4
+    assert reports[-1].partitioned == 0
+    assert "with these weights and settings" in reports[-1].reasons[0]

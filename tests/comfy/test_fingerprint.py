@@ -151,7 +151,7 @@ def test_an_inference_tensor_of_few_bits_that_is_written_to(inferred, dtype):
 
 def test_weights_that_wait_elsewhere_are_not_read(inferred):
     """They may have to be fetched from a disk for that."""
-    watch = NetworkWatch(network(inferred), {}, module._is_loaders, torch.device("cuda:0"))
+    watch = NetworkWatch(network(inferred), {}, module.is_loaders, torch.device("cuda:0"))
     before = watch.look()
     attention_block(inferred).to_q.weight.mul_(2)
     assert watch.look() is before
@@ -392,7 +392,7 @@ def test_running_a_network_in_full_and_in_stages_does_not_change_it(name):
     with torch.inference_mode():
         made = family.network()
         watch, forward = (
-            NetworkWatch(made, {}, module._is_loaders, torch.device("cpu")),
+            NetworkWatch(made, {}, module.is_loaders, torch.device("cpu")),
             runner(made, family),
         )
         forward()

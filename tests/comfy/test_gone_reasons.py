@@ -99,7 +99,7 @@ def test_another_method_on_the_model_is_not(unet, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_family_hides_a_method_of_its_own(name):
     for path, module in FAMILIES[name].network().named_modules():
-        assert support._replaced_method(module, support._methods(type(module))) is None, path
+        assert support.replaced_method(module, support.methods_of(type(module))) is None, path
 
 
 # sampling classes of comfy_extras
