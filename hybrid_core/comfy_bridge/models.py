@@ -49,6 +49,7 @@ class ComfyModels:
             patcher = self._replay(data) if replayed else self._rebuild(data)
             self._brought.load(data["brought"], patcher, self._graphs)
         except NotPartitionable as error:
+            self.forget(data["base_key"])  # as the parent does
             module = error.module if isinstance(error, ImportRefused) else None
             return {"refused": str(error), "import": module}
         activations = wire.whole_number(data, "activation_bytes")
