@@ -76,8 +76,10 @@ def check_object(control: Any) -> None:
         _check_patcher(control, "a GLIGEN")
         return
     kind = type(control)
-    if getattr(comfy.controlnet, kind.__name__, None) is not kind or kind.__name__ not in KINDS:
+    if getattr(comfy.controlnet, kind.__name__, None) is not kind:
         raise NotPartitionable(f"a ControlNet is another pack's ({kind.__name__})")
+    if kind.__name__ not in KINDS:
+        raise NotPartitionable(f"this kind of ControlNet is not shared ({kind.__name__})")
     if control.extra_hooks is not None:
         raise NotPartitionable("a ControlNet carries hooks")
     method = support.replaced_method(control, support.methods_of(kind))
