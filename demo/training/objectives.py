@@ -20,14 +20,15 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A random point of the forward process: (input, timestep, target, weight of the loss).
 
-    The U-Net's weights are min-SNR-5 (Hang et al. 2023, eq. 5, for a prediction of the noise).
+    The U-Net's loss is on the noise with "SNR+1" weights (Salimans & Ho 2022, section 4), held at
+    SNR_LIMIT: without them an error of the picture counts next to nothing where noise is most.
     """
     alphas = alphas_cumprod()
     at, t, target = noised(kind, x, alphas, generator)
     if kind == "mmdit":
         return at, t, target, torch.ones(len(x))
     snr = alphas[t] / (1 - alphas[t])
-    return at, t, target, snr.clamp(max=SNR_LIMIT) / snr
+    return at, t, target, (snr + 1).clamp(max=SNR_LIMIT) / snr
 
 
 def sigmas(kind: str, steps: int) -> torch.Tensor:
