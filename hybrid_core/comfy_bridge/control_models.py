@@ -16,7 +16,6 @@ from typing import Any
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.gligen
-import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn

@@ -101,10 +101,9 @@ class ReplaySource(ModelSource):
         super().__init__(patcher, on_gone, shape, brought, attached)
         self.path, self._replays = path, replays
         self.by = path.by
-        sampling = patcher.get_model_object("model_sampling")
         self._sampling: dict[str, Any] | None = None
         try:
-            self._sampling = sampling_objects.describe(sampling)
+            self._sampling = sampling_objects.describe(self._sampling_object)
         except NotPartitionable as error:  # the nodes make it
             before = attached.get_model_object("model_sampling")
             if sampling_objects.digest(before) != self._sampling_digest:

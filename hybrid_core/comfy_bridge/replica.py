@@ -77,8 +77,8 @@ class ModelSource:
             token = self.tokens[patcher.model] = uuid.uuid4().hex
             weakref.finalize(patcher.model, on_gone, token).atexit = False
         self.base_key = self.tokens[patcher.model]
-        sampling = patcher.get_model_object("model_sampling")
-        self._sampling_digest = sampling_objects.digest(sampling)
+        self._sampling_object = patcher.get_model_object("model_sampling")
+        self._sampling_digest = sampling_objects.digest(self._sampling_object)
         self.name = spoken_name(patcher)
         self.half = patcher.model.get_dtype_inference().itemsize < 4
 
@@ -122,7 +122,7 @@ class ReplicaSource(ModelSource):
         attached: ModelPatcher | None = None,
     ):
         super().__init__(patcher, on_gone, shape, brought, attached)
-        self._sampling = sampling_objects.describe(patcher.get_model_object("model_sampling"))
+        self._sampling = sampling_objects.describe(self._sampling_object)
         patches = self._patches_uuid.hex
         self.key = f"{self.base_key}:{patches}:{self._sampling_digest}:{self._brought.key}"
 
