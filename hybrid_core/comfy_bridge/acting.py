@@ -6,7 +6,7 @@ Everything here compares or describes; nothing is called or changed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -60,16 +60,22 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and described.is_plain_object(one)
 
 
-def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Whatever is no plain value in nested lists and dicts, by its place."""
+def leaves(value: Any, place: str = "", plain: bool = False) -> Iterator[tuple[str, Any]]:
+    """Whatever is no plain value in nested lists and dicts, by its place; plain: the others."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from leaves(inner, f"{place} {key}".strip())
+            yield from leaves(inner, f"{place} {key}".strip(), plain)
     elif isinstance(value, list | tuple):
         for at, inner in enumerate(value):
-            yield from leaves(inner, f"{place} {at}")
-    elif not isinstance(value, described.SCALARS) and not isinstance(value, torch.Tensor):
+            yield from leaves(inner, f"{place} {at}", plain)
+    elif isinstance(value, (*described.SCALARS, torch.Tensor)) is plain:
         yield place, value
+
+
+def plain_among(options: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Plain values in these of the network's options, by place."""
+    transformer = options.get("transformer_options", {})
+    return dict(leaves({k: v for k, v in transformer.items() if k in names}, plain=True))
 
 
 def memory(

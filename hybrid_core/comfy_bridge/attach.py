@@ -231,6 +231,8 @@ class Attachment:
                 report.devices.append(device.label)
                 theirs = self._session.source_for(device, source)
                 leases.append(Lease(holdings, theirs, tick, report, tuning))
+            if told.replayed is not None:
+                told.replayed.on_change = leases[0].likeness.doubt
             return leases
 
         return Driver(

@@ -19,13 +19,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from hybrid_core.comfy_bridge import support
-from hybrid_core.comfy_bridge.acting import acting, added, memory
+from hybrid_core.comfy_bridge.acting import acting, added, memory, plain_among
 from hybrid_core.comfy_bridge.fingerprint import difference, fingerprint
 from hybrid_core.comfy_bridge.graph_path import GraphPath
 from hybrid_core.comfy_bridge.hooks import without_hooks
 from hybrid_core.comfy_bridge.option_keys import is_nobodys
 from hybrid_core.errors import NotPartitionable, NotYet
 from hybrid_core.machine.checksum import checksum
+from hybrid_core.stages import described
 from hybrid_core.workers.likeness import ROUNDING, relative
 
 log = logging.getLogger("hybrid_ksampler")
@@ -119,6 +120,9 @@ class Replayed:
         """attached: the MODEL at this pack's node, where the path ends."""
         self._trial, self._patcher, self._attached = trial, patcher, attached
         self._before = acting(attached, attached.model_options)
+        self._said: dict[str, Any] | None = None  # at the evaluation before
+        self._changes = 0
+        self.on_change: Callable[[], None] = lambda: None
 
     def undecided(self, branches: int) -> bool:
         return self._trial.undecided(branches)
@@ -134,11 +138,34 @@ class Replayed:
             raise NotPartitionable(self._trial.reason)
         if self._trial.undecided(branches):
             raise NotYet("this evaluation shows whether other nodes' code can be shared")
+        self._compare_with_before(options)
 
     def watch(
         self, options: Mapping[str, Any], evaluate: Evaluate, branches: Sequence[int]
     ) -> Outputs:
         return self._trial.watch(self._patcher, options, evaluate, branches)
+
+    def _compare_with_before(self, options: Mapping[str, Any]) -> None:
+        """A sampler or a wrapper of the run may turn what code on the model goes by.
+
+        Once is taken for a thing that is made at its first use, and compared anew.
+        """
+        run, path = acting(self._patcher, options), self._trial.path
+        code = {place: run[place] for place in run if not _is_nobodys(place, run, path)}
+        plain = plain_among(options, {place.split()[0] for place in code})
+        beside = {place: described.describe(value) for place, value in plain.items()}
+        before, now = self._said, memory(code) | beside
+        self._said = now
+        if before is None or now == before:
+            return
+        self._changes += 1
+        if self._changes >= MOST_FIRST_TIMES:
+            place = next(p for p in now.keys() | before.keys() if now.get(p) != before.get(p))
+            raise NotPartitionable(
+                f"what {path.maker(code.get(place))} does to the model changes from step to step "
+                f"({place})"
+            )
+        self.on_change()
 
     def _check_nothing_added(self, options: Mapping[str, Any]) -> None:
         patcher, path = self._patcher, self._trial.path

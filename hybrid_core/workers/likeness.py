@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +15,7 @@ CHANGED = (
     "this image may differ from KSampler's; use mode off with that node"
 )
 Tensor = torch.Tensor
+Taken = tuple[Any, int]  # a fingerprint, and how often the run had been doubted by then
 
 
 class Source(Protocol):
@@ -45,15 +45,21 @@ class Likeness:
 
     def __init__(self, holdings: Holdings, source: Source):
         self._holdings, self._source = holdings, source
-        self._taken = False
+        self._taken: Taken | None = None
+        self._doubts = 0
 
-    @cached_property
-    def _fingerprint(self) -> Any:
+    @property
+    def _fingerprint(self) -> Taken:
         """Of this process's network at the run's first shared evaluation: whatever wraps the run
         has done its work by then.
         """
-        self._taken = True
-        return self._source.fingerprint()
+        if self._taken is None:
+            self._taken = self._source.fingerprint(), self._doubts
+        return self._taken
+
+    def doubt(self) -> None:
+        """What acts beside the network has changed: nothing is known to be alike any more."""
+        self._taken, self._doubts = None, self._doubts + 1
 
     @property
     def known_to_differ(self) -> str:
@@ -132,7 +138,7 @@ class Likeness:
 
     def changed_meanwhile(self) -> str | None:
         """What somebody has changed in the network since the run began to share, in words."""
-        changed = self._source.changed_since(self._fingerprint) if self._taken else None
+        changed = self._source.changed_since(self._taken[0]) if self._taken else None
         if changed is None:
             return None
         self._holdings.compared.clear()
@@ -142,7 +148,7 @@ class Likeness:
         """Since the model was last seen to be evaluated alike."""
         key = self._source.key
         earlier = [then for (of, *_), then in self._holdings.compared.items() if of == key]
-        changed = self._source.changed_since(earlier[-1]) if earlier else None
+        changed = self._source.changed_since(earlier[-1][0]) if earlier else None
         return "" if changed is None else f" ({changed})"
 
 

@@ -130,6 +130,32 @@ def test_a_sampler_that_shows_the_model_another_noise_level_is_shared(server):
     assert relative(seen, latents(server, detailed(seed, source="model"))) < 1e-4
 
 
+def turned(dial, steps):
+    """A graph in which a sampler turns what a node's code goes by, before these steps."""
+
+    def make(seed, source="attach"):
+        prompt = custom(source, seed=seed)
+        prompt["model"]["inputs"]["name"] = "unet"
+        put_before(prompt, "Dialled", taker="attach")
+        if source == "model":
+            prompt["guider"]["inputs"]["model"] = ["other", 0]
+        prompt["algorithm"] = {"class_type": "Turning", "inputs": {"dial": dial, "steps": steps}}
+        return prompt
+
+    return make
+
+
+@pytest.mark.parametrize("dial", ["number", "object"])
+@pytest.mark.parametrize("steps", ["2", "1 2 3"])
+def test_what_a_sampler_changes_of_a_nodes_code_is_followed(server, dial, steps):
+    until_shared(server, turned(dial, ""), steps=5)
+    make = turned(dial, steps)
+    seen, expected = (latents(server, make(77, source=one)) for one in ("attach", "model"))
+    assert relative(seen, expected) < 1e-4
+    plain = latents(server, turned(dial, "")(77, source="model"))
+    assert relative(plain, expected) > 1e-3, "it changes something"
+
+
 def tiled(seed, source="attach"):
     prompt = custom(source, seed=seed)
     prompt["model"]["inputs"]["name"] = "unet"

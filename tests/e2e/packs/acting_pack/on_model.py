@@ -200,6 +200,24 @@ class ForwardOverride(OnModel):
         model.add_object_patch("diffusion_model.middle_block.0.forward", changed)
 
 
+class Dial:
+    def __init__(self, value):
+        self.value = value
+
+
+class Dialled(OnModel):
+    """Code that goes by a number beside it in the options, and by an object's."""
+
+    def act(self, model, strength, image):
+        def act(q, k, v, options):
+            dials = options["acting_pack"]
+            return q * dials["number"] * dials["object"].value, k, v
+
+        dials = {"act": act, "number": strength, "object": Dial(1.0)}
+        model.model_options["transformer_options"]["acting_pack"] = dials
+        model.set_model_attn1_patch(act)
+
+
 class RandomForward(OnModel):
     """Draws random numbers while the network runs."""
 
@@ -257,5 +275,5 @@ class FromLatent:
 NODES = (
     PackedLoader, Compiled, AttentionOverride, FunctionWrapper, CachingWrapper, ImagePrompt,
     OutputBlock, AttentionInput, AttentionOutput, LoadCallback, ForwardWrapper, ObjectPatch,
-    ForwardOverride, RandomForward, BothPrompts, RandomWeights, Changing, FromLatent,
+    ForwardOverride, Dialled, RandomForward, BothPrompts, RandomWeights, Changing, FromLatent,
 )  # fmt: skip

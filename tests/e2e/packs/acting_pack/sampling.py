@@ -54,4 +54,30 @@ class OtherSigma:
         return (KSAMPLER(sample),)
 
 
-NODES = (Tiles, OtherSigma)
+class Turning:
+    """A sampler that turns what Dialled goes by, before some steps."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"dial": ("STRING", {}), "steps": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("SAMPLER",), "run", "tests"
+
+    def run(self, dial, steps):
+        def sample(model, x, sigmas, extra_args=None, callback=None, disable=None, **_):
+            dials = extra_args["model_options"]["transformer_options"]["acting_pack"]
+            dials["number"], dials["object"].value = 0.5, 1.0
+            for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+                if str(step) in steps.split():
+                    if dial == "number":
+                        dials["number"] *= 1.5
+                    else:
+                        dials["object"].value *= 1.5
+                denoised = model(x, sigma.expand(len(x)), **extra_args)
+                x = x + (x - denoised) / sigma * (following - sigma)
+            return x
+
+        return (KSAMPLER(sample),)
+
+
+NODES = (Tiles, OtherSigma, Turning)
