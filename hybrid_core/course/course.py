@@ -74,6 +74,7 @@ class Course:
         self._cfg = self._told_cfg = cfg
         self._weigh = weigh
         self._asked = False  # the sampler waits for what the latest evaluation gives
+        self._level = math.nan  # noise level of that
 
     @classmethod
     def of(
@@ -150,8 +151,9 @@ class Course:
         unread = self._measures.unread(x.device)
         numbers = torch.cat([sigma[:1].float(), shown, surprise, unread]).tolist()
         self._measures.read(numbers[2 + MEASURES :])
-        self._step = self._step_at(numbers[0])
-        record = StepRecord(self._step, numbers[0])
+        self._level = numbers[0]
+        self._step = self._step_at(self._level)
+        record = StepRecord(self._step, self._level)
         if self._memory is not None and (part or not self._follow(self._memory, numbers[0], x)):
             self._memory, self._obstacle = None, LOST
         if part:
@@ -168,6 +170,10 @@ class Course:
         memory.trajectory.arrive(self._call, x)
         self._asked = True
         return self._chosen(memory, record, x, sigma, foreseen)
+
+    def is_at(self, sigma: Tensor) -> bool:
+        """Whether the latest call was at this noise level, (B,)."""
+        return math.isclose(float(sigma[0]), self._level, rel_tol=SAME_SIGMA)
 
     def passed(self, sigma: Tensor) -> Step:
         """An evaluation at `sigma` (B,) of other branches than the run's: not learned from."""

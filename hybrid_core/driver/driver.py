@@ -165,6 +165,8 @@ class Driver:
         """What this evaluation is to be, and who takes part."""
         count, pipeline = len(call.branches), self._pipeline
         on_course = count == (1 if self._one_branch else 2)
+        if on_course and call.aside and self._course.is_at(call.sigma):  # one more, as PAG's
+            on_course = False
         if count > 2 and pipeline is not None:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):

@@ -121,16 +121,18 @@ def test_guidance_functions_have_their_say_in_every_step(demo, session, kind):
     assert 1e-4 < relative(*images) < CLOSE
 
 
-def test_further_evaluations_are_made_in_every_step(demo, session):
+@pytest.mark.parametrize("cfg", [5.0, 1.0])
+def test_further_evaluations_are_made_in_every_step(demo, session, cfg):
     """PAG evaluates the cond branch once more, with attention that sees nothing."""
     kind, images = "unet", []
     bring_up(session, demo[kind])
     watched = Watched(demo[kind], session, "adaptive", **FORESEEN)
     for model in (watched.model, demo[kind]):
         guided = PerturbedAttentionGuidance.execute(model, 1.0).result[0]
-        images.append(sample(guided, kind, **SETTINGS))
+        images.append(sample(guided, kind, **{**SETTINGS, "cfg": cfg}))
     steps = watched.reports[0].steps
-    assert kinds(steps).count("s") == 12 and kinds(steps).count("F") >= 4
+    main, more = steps[::2], steps[1::2]
+    assert kinds(more) == "s" * 12 and kinds(main).count("F") >= 4
     assert relative(*images) < CLOSE
 
 
