@@ -9,8 +9,9 @@ import torch
 from skimage.metrics import structural_similarity
 
 from benchmarks.report import Row
-from demo.classifier import Classifier
-from hybrid_core.comfy_bridge import demo_models
+from demo.training.judge import Judge
+from hybrid_core.comfy_bridge.demo_latents import PATCH
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 MOST_DB = 99.0  # of images that are equal
 GOOD_DB = 40.0
@@ -18,7 +19,7 @@ GOOD_DB = 40.0
 
 def image(latent: torch.Tensor) -> torch.Tensor:
     """A demo model's latent, (1, 48, 16, 16), as (1, 3, 64, 64) in -1..1."""
-    return torch.nn.functional.pixel_shuffle(latent, demo_models.PATCH).clamp(-1, 1)
+    return torch.nn.functional.pixel_shuffle(latent, PATCH).clamp(-1, 1)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -41,11 +42,10 @@ def fidelity(latent: torch.Tensor, plain: torch.Tensor) -> Row:
     }
 
 
-def accuracy(judge: Classifier, latent: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of the prompt's words, (6,), that the picture shows, in percent."""
-    with torch.no_grad():
-        seen = judge.accuracy(image(latent), labels[None])
-    return round(100 * statistics.mean(seen.values()), 2)
+def accuracy(judge: Judge, latent: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of the prompt's words, (4,), that the picture shows, in percent."""
+    seen = judge.shares(image(latent), labels[None])
+    return round(100 * statistics.mean(seen[name] for name in ATTRIBUTES), 2)
 
 
 def mean(pictures: list[Row]) -> Row:

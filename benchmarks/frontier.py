@@ -27,8 +27,8 @@ from benchmarks.fidelity import accuracy, fidelity, mean
 from benchmarks.kept import Kept
 from benchmarks.report import Row, progress, publish
 from benchmarks.together import SCHEDULER, Network, Setting, together
-from demo import classifier, pictures
-from demo.evaluate import prompt
+from demo.training import judge
+from demo.training.words import caption, random_labels
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.config import Tuning
 from hybrid_core.telling.report import kinds
@@ -130,8 +130,8 @@ def place(row: Row) -> tuple[str, float, int, int]:
 
 def measure(setting: Setting, arms: list[Arm], count: int, kept: Kept) -> None:
     """`count` pictures of KSampler's and of each arm, if they are not kept yet."""
-    judge = classifier.load()
-    labels = pictures.random_labels(PICTURES, torch.Generator().manual_seed(11))
+    judged = judge.load()
+    labels = random_labels(PICTURES, torch.Generator().manual_seed(11))
     common: Row = {
         "model": f"demo {setting.network.kind}", "steps": setting.steps, "cfg": setting.cfg,
         "sampler": setting.sampler, "scheduler": SCHEDULER,
@@ -143,17 +143,17 @@ def measure(setting: Setting, arms: list[Arm], count: int, kept: Kept) -> None:
         wanted = numbers[start : start + AT_ONCE]
         if all(kept.has(one, wanted) for one in [exact, *settings]):
             continue
-        taken = [(number, (prompt(labels[number]), "")) for number in wanted]
+        taken = [(number, (caption(labels[number]), "")) for number in wanted]
         plain = together(setting.network, [lambda one=one: setting.plain(*one) for one in taken])
         for number, latent in zip(wanted, plain, strict=True):
-            seen = {"ideal": 1.0, "accuracy": accuracy(judge, latent, labels[number])}
+            seen = {"ideal": 1.0, "accuracy": accuracy(judged, latent, labels[number])}
             kept.add(exact, number, seen)
         for arm, one in zip(arms, settings, strict=True):
             if kept.has(one, wanted):
                 continue
             found = arm.take(setting, taken)
             for number, (latent, fast), true in zip(wanted, found, plain, strict=True):
-                seen = accuracy(judge, latent, labels[number])
+                seen = accuracy(judged, latent, labels[number])
                 kept.add(one, number, {**fidelity(latent, true), **fast, "accuracy": seen})
         setting.network.forget()
         progress(f"{common} pictures {wanted[0]} to {wanted[-1]}")

@@ -17,8 +17,8 @@ import torch
 from benchmarks.fidelity import accuracy, fidelity, mean
 from benchmarks.report import Row, progress, publish
 from benchmarks.together import Network, Setting, together
-from demo import classifier, pictures
-from demo.evaluate import prompt
+from demo.training import judge
+from demo.training.words import caption, random_labels
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.config import Tuning
 from hybrid_core.telling.report import kinds
@@ -43,9 +43,9 @@ def main() -> None:
 
 def measure(network: Network, sampler: str, count: int) -> list[Row]:
     """A row for each number of steps and denoise, over all pictures."""
-    judge = classifier.load()
-    labels = pictures.random_labels(MOST, torch.Generator().manual_seed(12))
-    words = [(prompt(row), "") for row in labels]
+    judged = judge.load()
+    labels = random_labels(MOST, torch.Generator().manual_seed(12))
+    words = [(caption(row), "") for row in labels]
     first = Setting(network, FIRST_STEPS, CFG, sampler)
     drawn = together(network, [lambda n=n: first.plain(n, words[n]) for n in range(count)])
     rows: list[Row] = []
@@ -60,7 +60,7 @@ def measure(network: Network, sampler: str, count: int) -> list[Row]:
         found = [
             {
                 **fidelity(latent, true), "ideal": report.ideal, "kinds": kinds(report.steps),
-                "accuracy": accuracy(judge, latent, labels[number - 1]),
+                "accuracy": accuracy(judged, latent, labels[number - 1]),
             }
             for number, ((latent, report), true) in enumerate(
                 zip(together(network, runs), plain, strict=True)

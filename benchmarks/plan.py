@@ -23,8 +23,8 @@ from benchmarks.frontier import FIRST, PICTURES, STEPS, Picture
 from benchmarks.gaps import Gaps, Plan, plans
 from benchmarks.report import Row, progress, publish
 from benchmarks.together import Network, Setting, together
-from demo import classifier, pictures
-from demo.evaluate import prompt
+from demo.training import judge
+from demo.training.words import caption, random_labels
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.config import Tuning
 from hybrid_core.course import discrepancy
@@ -101,9 +101,9 @@ def main() -> None:
 
 
 def measure(setting: Setting, count: int) -> list[Row]:
-    judge = classifier.load()
-    labels = pictures.random_labels(PICTURES, torch.Generator().manual_seed(11))
-    every = [(number, (prompt(row), "")) for number, row in enumerate(labels)]
+    judged = judge.load()
+    labels = random_labels(PICTURES, torch.Generator().manual_seed(11))
+    every = [(number, (caption(row), "")) for number, row in enumerate(labels)]
     gaps = recorded(setting, every[:FIRST])
     known = plans(gaps.missed, gaps.calls, LARGEST_GAP)
     setting.network.forget()
@@ -125,7 +125,7 @@ def measure(setting: Setting, count: int) -> list[Row]:
         seen = [
             {
                 **fidelity(latent, true), "ideal": report.ideal, "kinds": kinds(report.steps),
-                "accuracy": accuracy(judge, latent, labels[number]),
+                "accuracy": accuracy(judged, latent, labels[number]),
             }
             for (number, _), (latent, report), true in zip(
                 taken, together(setting.network, runs), plain, strict=True

@@ -1,11 +1,12 @@
 """The two demo networks as diffusers builds them, and the file that holds one.
 
 A file is a safetensors file with diffusers' own keys behind "model." and the token table as
-"vocabulary.weight"; metadata "kind" is "mmdit" or "unet".
+"vocabulary.weight"; metadata "kind" is "mmdit" or "unet", "scales" those of its latents.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,13 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from hybrid_core.comfy_bridge.demo_latents import CHANNELS, Latents
 from hybrid_core.comfy_bridge.demo_words import VOCABULARY_SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
-PATCH = 4  # pixels of a latent's side: 64x64x3 pixels become 16x16x48 latents, exactly
-CHANNELS = 3 * PATCH * PATCH
 CONTEXT = 64
-LATENT_SCALE = {"mmdit": 1.0, "unet": 0.5}  # latents handed to the network = pixels * scale
 
 
 def build(kind: str) -> nn.Module:
@@ -57,10 +56,10 @@ def build(kind: str) -> nn.Module:
 class Conditional(nn.Module):
     """A network with its token table: what training sees."""
 
-    def __init__(self, kind: str, vocabulary_size: int = VOCABULARY_SIZE):
+    def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
-        self.vocabulary = nn.Embedding(vocabulary_size, CONTEXT)
+        self.vocabulary = nn.Embedding(VOCABULARY_SIZE, CONTEXT)
         self.model = build(kind)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -87,8 +86,7 @@ def save(network: Conditional, path: Path, **metadata: str) -> None:
 def load(path: Path) -> Conditional:
     """Read a network, in full precision and evaluation mode."""
     with safe_open(path, "pt") as file:
-        size = file.get_slice("vocabulary.weight").get_shape()[0]
-        network = Conditional(file.metadata()["kind"], size)
+        network = Conditional(file.metadata()["kind"])
         network.load_state_dict({key: file.get_tensor(key).float() for key in list(file.keys())})
     return network.eval()
 
@@ -97,3 +95,8 @@ def described(path: Path) -> dict[str, str]:
     """What a file says about itself: its kind, and what training added."""
     with safe_open(path, "pt") as file:
         return dict(file.metadata())
+
+
+def latents(path: Path) -> Latents:
+    """The latents that a file's network takes."""
+    return Latents(torch.tensor(json.loads(described(path)["scales"])))

@@ -11,6 +11,12 @@ from hybrid_core.comfy_bridge import demo_models, demo_words
 from .schema import schema
 
 CATEGORY = "loaders/hybrid demo"
+COLOURS, BACKGROUNDS = (", ".join(demo_words.ATTRIBUTES[name]) for name in ("colour", "background"))
+WORDS = (
+    "A subject, such as cat, rocket, pizza or rose (this node's help lists all "
+    f"{len(demo_words.ATTRIBUTES['subject'])}). If you like, its style: noto, twemoji; a colour in "
+    f"place of its own: {COLOURS.removeprefix('natural, ')}; the background: {BACKGROUNDS}."
+)
 
 
 class HybridDemoModel(io.ComfyNode):
@@ -21,7 +27,7 @@ class HybridDemoModel(io.ComfyNode):
             display_name="Hybrid Demo Model",
             category=CATEGORY,
             description="A small diffusion model that comes with this pack: 64x64 pictures of one "
-            "shape on a background. For trying Hybrid KSampler without a download.",
+            "emoji on a background. For trying Hybrid KSampler without a download.",
             inputs=[
                 io.Combo.Input(
                     "name",
@@ -50,8 +56,8 @@ class HybridDemoPrompt(io.ComfyNode):
                 io.String.Input(
                     "text",
                     multiline=True,
-                    default="large red circle, top-left, navy background, striped",
-                    tooltip=demo_words.known_words(),
+                    default="fox, noto, navy background",
+                    tooltip=WORDS,
                 ),
             ],
             outputs=[io.Conditioning.Output()],

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from demo.training import words
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 SIDE = 72  # pixels of a rendered emoji
 PACKAGES = {"noto": "@svgmoji/noto@3.2.0", "twemoji": "@twemoji/svg@15.0.0"}
@@ -43,7 +44,7 @@ def fetch(folder: Path) -> Path:
             for drawing in drawings
         ]
     )
-    names = json.dumps(words.ATTRIBUTES["subject"])
+    names = json.dumps(ATTRIBUTES["subject"])
     save_file({"emoji": torch.from_numpy(pictures)}, path, metadata={"subjects": names})
     return path
 
@@ -51,11 +52,13 @@ def fetch(folder: Path) -> Path:
 def load(path: Path) -> torch.Tensor:
     """Emoji, premultiplied, in 0..1: (styles, subjects, 4, SIDE, SIDE).
 
-    Raises ValueError when the file holds other subjects than subjects.txt.
+    Raises ValueError when the file holds other subjects than demo_words.py.
     """
     with safe_open(path, "pt") as file:
-        if json.loads(file.metadata()["subjects"]) != list(words.ATTRIBUTES["subject"]):
-            raise ValueError(f"{path} holds other subjects than subjects.txt; delete it, run again")
+        if json.loads(file.metadata()["subjects"]) != list(ATTRIBUTES["subject"]):
+            raise ValueError(
+                f"{path} holds other subjects than demo_words.py; delete it, run again"
+            )
         pixels = file.get_tensor("emoji").permute(0, 1, 4, 2, 3).float() / 255
     return torch.cat([pixels[:, :, :3] * pixels[:, :, 3:], pixels[:, :, 3:]], 2)
 

@@ -15,8 +15,9 @@ from torchvision.utils import save_image
 from demo import networks
 from demo.networks import Conditional
 from demo.training import emoji, objectives, words
-from demo.training.latents import Latents
 from demo.training.pictures import Album
+from hybrid_core.comfy_bridge.demo_latents import Latents
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 log = logging.getLogger("demo.training")
 STEPS, BATCH, PEAK = 2500, 48, 2e-3
@@ -50,7 +51,7 @@ class Judge(nn.Module):
         named = [scores.argmax(1) for scores in self(x)]
         right = {
             name: float((seen == asked).float().mean())
-            for name, seen, asked in zip(words.ATTRIBUTES, named, labels.unbind(1), strict=True)
+            for name, seen, asked in zip(ATTRIBUTES, named, labels.unbind(1), strict=True)
         }
         group = GROUP_OF[named[0]] == GROUP_OF[labels[:, 0]]
         return {**right, "group": float(group.float().mean())}
@@ -81,13 +82,18 @@ def train(album: Album, steps: int, seed: int = 0) -> Judge:
     return judge.eval()
 
 
+def load(path: Path = networks.WEIGHTS / "judge.safetensors") -> Judge:
+    """The judge of a file, by default the one that comes with the pack."""
+    judge = Judge()
+    judge.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return judge.eval()
+
+
 def ready(folder: Path) -> Judge:
     """The judge in `folder`, trained first where it is missing."""
     path = folder / "judge.safetensors"
     if path.is_file():
-        judge = Judge()
-        judge.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-        return judge.eval()
+        return load(path)
     judge = train(Album(emoji.load(emoji.fetch(folder))), STEPS)
     save_file({key: value.half() for key, value in judge.state_dict().items()}, path)
     return judge
@@ -109,8 +115,7 @@ def evaluate(kind: str, folder: Path, count: int) -> dict[str, dict[str, float]]
     """
     judge, album = ready(folder), Album(emoji.load(emoji.fetch(folder)))
     path = folder / f"{kind}.safetensors"
-    network, about = networks.load(path), networks.described(path)
-    latents = Latents(torch.tensor(json.loads(about["scales"])))
+    network, latents = networks.load(path), networks.latents(path)
     generator = torch.Generator().manual_seed(7)
     seen = words.random_labels(count, generator)
     unseen = words.random_labels(count, generator, tinted=1.0, unseen=True)
@@ -122,7 +127,8 @@ def evaluate(kind: str, folder: Path, count: int) -> dict[str, dict[str, float]]
     }
     kept = folder / "evaluation.json"
     every = json.loads(kept.read_text()) if kept.is_file() else {}
-    every[kind] = {"step": int(about["step"]), "pictures": count, "cfg": CFG, **result}
+    step = int(networks.described(path)["step"])
+    every[kind] = {"step": step, "pictures": count, "cfg": CFG, **result}
     kept.write_text(json.dumps(every, indent=1) + "\n")
     save_image(made[:64] * 0.5 + 0.5, folder / f"{kind}-8x8.png", nrow=8)
     for label in seen[:64]:

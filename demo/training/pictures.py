@@ -8,9 +8,19 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from demo.pictures import BACKGROUNDS, COLOURS
-
 SIDE = 64  # pixels
+COLOURS = torch.tensor(
+    [
+        [0.90, 0.10, 0.10], [0.10, 0.75, 0.20], [0.15, 0.30, 0.95], [0.95, 0.85, 0.10],
+        [0.70, 0.15, 0.80], [0.10, 0.85, 0.85], [0.96, 0.96, 0.96], [0.04, 0.04, 0.04],
+    ]
+)  # fmt: skip
+BACKGROUNDS = torch.tensor(
+    [
+        [0.38, 0.42, 0.48], [0.76, 0.66, 0.48], [0.16, 0.36, 0.20], [0.52, 0.24, 0.18],
+        [0.12, 0.14, 0.40], [0.92, 0.88, 0.76], [0.16, 0.16, 0.17], [0.52, 0.68, 0.84],
+    ]
+)  # fmt: skip
 SHARE = 0.86  # of a picture's side that an emoji takes
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 

@@ -20,18 +20,25 @@ from torch import nn
 from torchvision.utils import save_image
 
 from demo.networks import Conditional, save
-from demo.train import rate
 from demo.training import emoji, objectives, words
-from demo.training.latents import Latents
 from demo.training.pictures import Album
+from hybrid_core.comfy_bridge.demo_latents import Latents
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 log = logging.getLogger("demo.training")
-STEPS = 20_000  # of the whole schedule: the rate falls over its last 45 %
+STEPS = 20_000  # of the whole schedule
 SETTINGS = {"mmdit": (32, 6e-4), "unet": (24, 6e-4)}  # batch, peak learning rate
 VOCABULARY_RATE = 4.0  # times the rate of the network: a word is seen in few of the pictures
 WHOLE_PROMPT_DROPPED, WORD_DROPPED = 0.1, 0.03
 EMA_DECAY = 0.9995
+WARM_UP, COOL_DOWN = 200, 0.45  # steps; share of the schedule in which the rate falls
 SAVE_SECONDS, SHEET_STEPS = 180.0, 1000
+
+
+def rate(step: int, peak: float) -> float:
+    """Learning rate: linear rise, plateau, linear fall to 2 % of the peak."""
+    fall = min(1.0, max(0.02, (1 - step / STEPS) / COOL_DOWN))
+    return peak * min(1.0, (step + 1) / WARM_UP) * fall
 
 
 class Training:
@@ -67,7 +74,7 @@ class Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["scale"] * rate(self.step, self.step / STEPS, self.peak)
+            group["lr"] = group["scale"] * rate(self.step, self.peak)
         self.optimizer.step()
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         ours, theirs = list(self.average.parameters()), list(self.network.parameters())
@@ -114,7 +121,7 @@ def begin(kind: str, folder: Path, seed: int = 0) -> Training:
     """The training in `folder` where it was left, or a new one."""
     album = Album(emoji.load(emoji.fetch(folder)))
     torch.manual_seed(seed)
-    network = quietened(Conditional(kind, words.VOCABULARY_SIZE))
+    network = quietened(Conditional(kind))
     path = folder / f"{kind}.pt"
     generator = torch.Generator().manual_seed(seed)
     some = album.draw(words.random_labels(1024, generator), generator)
@@ -130,7 +137,7 @@ def keep(training: Training, folder: Path) -> None:
     torch.save(training.state(), path.with_suffix(".new"))
     os.replace(path.with_suffix(".new"), path)
     scales = json.dumps(training.latents.scales.tolist())
-    named = json.dumps(words.ATTRIBUTES)
+    named = json.dumps(ATTRIBUTES)
     weights = path.with_suffix(".safetensors")
     save(training.average, weights, scales=scales, words=named, step=str(training.step))
 

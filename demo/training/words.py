@@ -1,59 +1,46 @@
-"""The words of the emoji models: what a prompt can name, and the tokens it becomes.
+"""What training knows of the words beside the pack: emoji, labels, and what is held out.
 
-A subject has several tokens of its own: what it looks like is remembered in the token table, where
-attention can read it part by part. Every other attribute has one token.
+A label is a row of word indices, one for each attribute; -1 stands for one that is not named.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES as DRAWN
+from hybrid_core.comfy_bridge.demo_words import (
+    ATTRIBUTES,
+    FIRST_ID,
+    NATURAL,
+    SUBJECTS,
+    TOKENS_A_WORD,
+)
 
-
-def _subjects() -> tuple[dict[str, str], dict[str, str]]:
-    """Emoji by name and group by name, in the order of subjects.txt."""
-    emoji, group = {}, {}
-    for line in Path(__file__).with_name("subjects.txt").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            title, listed = line.split(":")
-            pairs = listed.split()
-            for sign, name in zip(pairs[::2], pairs[1::2], strict=True):
-                emoji[name], group[name] = sign, title
-    return emoji, group
-
-
-EMOJI, GROUP = _subjects()
-STYLES = ("noto", "twemoji")
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "subject": tuple(EMOJI),
-    "style": STYLES,
-    "colour": ("natural", *DRAWN["colour"]),
-    "background": DRAWN["background"],
+SIGNS = {
+    "animals": "🐱 🐶 🦊 🐻 🐼 🐨 🐯 🦁 🐮 🐷 🐸 🐵 🐔 🐧 🦉 🐰",
+    "creatures": "🦋 🐝 🐞 🐢 🐙 🐟 🐳 🐬 🦀 🐌 🐘 🦄 🐍 🦆 🐴 🕷",
+    "faces": "😀 😂 😍 😎 😢 😡 😴 🤔 😱 🤖 👻 💀 👽 🤡 🎃 ⛄",
+    "fruit": "🍎 🍌 🍇 🍓 🍒 🍉 🍋 🍍 🥕 🍅 🥑 🌽 🍄 🍆 🍐 🍑",
+    "food": "🍕 🍔 🍟 🌭 🍩 🍪 🎂 🍦 🍭 🥚 🧀 🍞 ☕ 🍺 🍣 🍿",
+    "nature": "🌞 🌙 ⭐ ☁ 🌈 ⚡ 🔥 💧 ❄ 🌊 🌍 🌵 🌲 🌴 🌻 🌹",
+    "travel": "🚗 🚌 🚑 🚒 🚜 🚲 🚀 ✈ 🚁 ⛵ 🚢 🚂 🏠 🏰 ⛺ 🛸",
+    "things": "🎈 🎁 ⚽ 🏀 🎸 🎹 📷 💡 🔑 💎 👑 🎩 ☂ ⏰ 📚 🏆",
+    "shapes": "❤ 🔴 🟦 🔺 ➕ ⭕ 🎵 ⚓",
 }
+EMOJI = {
+    name: sign
+    for group, names in SUBJECTS.items()
+    for name, sign in zip(names, SIGNS[group].split(), strict=True)
+}
+GROUP = {name: group for group, names in SUBJECTS.items() for name in names}
+STYLES = ATTRIBUTES["style"]
 COUNTS = tuple(len(words) for words in ATTRIBUTES.values())
-WIDTHS = (8, 1, 1, 1)  # tokens of one word of each attribute
-TOKENS = sum(WIDTHS)
-
-
-def _first_ids() -> list[int]:
-    ids, following = [], 0
-    for count, width in zip(COUNTS, WIDTHS, strict=True):
-        ids.append(following)
-        following += (1 + count) * width
-    return [*ids, following]
-
-
-*FIRST_ID, VOCABULARY_SIZE = _first_ids()
 
 
 def tokens(labels: torch.Tensor) -> torch.Tensor:
-    """Token ids, (B, TOKENS), of word indices, (B, 4); -1 stands for an attribute not named."""
+    """Token ids, (B, 11), of labels, (B, 4)."""
     parts = [
-        first + (column[:, None] + 1) * width + torch.arange(width)
-        for first, width, column in zip(FIRST_ID, WIDTHS, labels.unbind(1), strict=True)
+        FIRST_ID[name] + (column[:, None] + 1) * width + torch.arange(width)
+        for (name, width), column in zip(TOKENS_A_WORD.items(), labels.unbind(1), strict=True)
     ]
     return torch.cat(parts, 1)
 
@@ -97,5 +84,5 @@ def caption(label: torch.Tensor) -> str:
     subject, style, colour, background = (
         words[int(i)] for i, words in zip(label, ATTRIBUTES.values(), strict=True)
     )
-    tint = "" if colour == "natural" else f"{colour} "
+    tint = "" if colour == NATURAL else f"{colour} "
     return f"{tint}{subject}, {style}, {background} background"

@@ -1,11 +1,13 @@
-"""The demo models in ComfyUI: two small networks trained on drawn pictures, and their VAE.
+"""The demo models in ComfyUI: two small networks trained on emoji, and their VAE.
 
 The files hold diffusers' own keys (demo/networks.py); ComfyUI's converters turn them. The VAE is an
-exact rearrangement: 64x64x3 pixels are 16x16x48 latents and back.
+exact rearrangement: 64x64x3 pixels are 16x16x48 latents and back. What a network sees are those
+turned and scaled (demo_latents.py).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +21,43 @@ import comfy.utils
 import torch
 
 from hybrid_core.comfy_bridge import demo_words
+from hybrid_core.comfy_bridge.demo_latents import CHANNELS, PATCH, Latents
 from hybrid_core.errors import ConfigError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "weights"
 KINDS = ("mmdit", "unet")
-PATCH = 4
 MODEL_PREFIX, VOCABULARY = "model.", "vocabulary.weight"
 
 
 class DemoLatents(comfy.latent_formats.LatentFormat):
-    """Pixels in -1..1 rearranged, times a scale that suits the network."""
+    """Rearranged pixels in -1..1, turned and scaled for the network."""
 
-    latent_channels = 3 * PATCH * PATCH
+    latent_channels = CHANNELS
     spacial_downscale_ratio = PATCH  # ComfyUI's spelling
 
-    def __init__(self, scale_factor: float = 1.0) -> None:
-        self.scale_factor = scale_factor
-        # preview: mean of the pixels that a latent holds
-        area = PATCH * PATCH
-        self.latent_rgb_factors = [
-            [float(channel // area == colour) / area for colour in range(3)]
-            for channel in range(self.latent_channels)
-        ]
+    def __init__(self, scales: torch.Tensor) -> None:
+        """scales: of the channels, (48,)."""
+        self._latents = Latents(scales)
+        self.latent_rgb_factors = self._latents.mean_colours().tolist()
+
+    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return self._latents.into(latent)
+
+    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return self._latents.out_of(latent)
 
 
 class DemoMMDiT(comfy.supported_models.SD3):
     """SD3's architecture with the demo latents."""
 
-    unet_config = {"in_channels": DemoLatents.latent_channels, "pos_embed_scaling_factor": None}
-    latent_format = DemoLatents
+    unet_config = {"in_channels": CHANNELS, "pos_embed_scaling_factor": None}
 
 
 class DemoUNet(comfy.supported_models.SD15):
     """SD1's architecture with the demo latents."""
 
-    unet_config = {"in_channels": DemoLatents.latent_channels}
+    unet_config = {"in_channels": CHANNELS}
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}
-
-    @staticmethod
-    def latent_format() -> DemoLatents:
-        return DemoLatents(0.5)
 
     def inpaint_model(self) -> bool:
         return False  # SD1 tells an inpainting model by its number of channels
@@ -66,8 +65,8 @@ class DemoUNet(comfy.supported_models.SD15):
 
 UNET_CONFIG = {
     "image_size": 32,
-    "in_channels": DemoLatents.latent_channels,
-    "out_channels": DemoLatents.latent_channels,
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
     "model_channels": 128,
     "channel_mult": [1, 1],
     "num_res_blocks": [1, 1],
@@ -91,14 +90,16 @@ def weights_path(kind: str) -> Path:
     path = WEIGHTS / f"{kind}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing; install the pack again, or train it: python -m demo.train {kind}"
+            f"{path} is missing; install the pack again, or train it: demo/training/README.md"
         )
     return path
 
 
 def load_model(kind: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """ComfyUI MODEL of a demo network. Also the factory that the worker calls."""
-    state = comfy.utils.load_torch_file(str(weights_path(kind)), safe_load=True)
+    state, about = comfy.utils.load_torch_file(
+        str(weights_path(kind)), safe_load=True, return_metadata=True
+    )
     diffusers = {
         key.removeprefix(MODEL_PREFIX): value
         for key, value in state.items()
@@ -111,6 +112,7 @@ def load_model(kind: str, disable_dynamic: bool = False) -> comfy.model_patcher.
         names = comfy.utils.unet_to_diffusers(UNET_CONFIG)
         converted = {names[key]: value for key, value in diffusers.items()}
         config = DemoUNet(dict(UNET_CONFIG))
+    config.latent_format = DemoLatents(torch.tensor(json.loads(about["scales"])))
     device = comfy.model_management.get_torch_device()
     offload = comfy.model_management.unet_offload_device()
     dtype = comfy.model_management.unet_dtype(
@@ -139,7 +141,7 @@ def load_vae() -> comfy.sd.VAE:
     vae.patcher = comfy.model_patcher.ModelPatcher(
         vae.first_stage_model, load_device=vae.device, offload_device=vae.patcher.offload_device
     )
-    vae.latent_channels = DemoLatents.latent_channels
+    vae.latent_channels = CHANNELS
     vae.downscale_ratio = vae.upscale_ratio = PATCH
     return vae
 
@@ -174,5 +176,5 @@ def conditioning(kind: str, prompt: str) -> list[Any]:
     """ComfyUI CONDITIONING of a demo prompt for demo model `kind`. Raises UnknownWordError."""
     tokens = torch.tensor([demo_words.encode(prompt)])
     state = comfy.utils.load_torch_file(str(weights_path(kind)), safe_load=True)
-    vectors = torch.nn.functional.embedding(tokens, state[VOCABULARY].float())  # (1, 6, 64)
+    vectors = torch.nn.functional.embedding(tokens, state[VOCABULARY].float())  # (1, 11, 64)
     return [[vectors, {"pooled_output": vectors.mean(1)}]]

@@ -31,8 +31,8 @@ from hybrid_core.workers.lease import Lease
 from hybrid_core.workers.process.worker import ProcessWorker
 from nodes import common_ksampler
 
-POSITIVE = "large red circle, left, sky, plain"
-NEGATIVE = "blue, bottom"
+POSITIVE = "cat, noto, sky background"
+NEGATIVE = "blue, sand"
 # fixed schedules of mode adaptive
 FREE = {"tolerance": 1e9, "largest_gap": 2, "kinds": frozenset(("pipelined",))}
 FORESEEN = {"tolerance": 1e9, "largest_gap": 2, "kinds": frozenset(("forecast",))}

@@ -105,8 +105,8 @@ def masked(cond, mask):
 def test_two_masked_positives_against_one_negative_equal_ksampler(demo, session, kind):
     left = torch.zeros(1, 64, 64)
     left[:, :, :32] = 1.0
-    positive = masked(demo_models.conditioning(kind, "red circle, left"), left)
-    positive += masked(demo_models.conditioning(kind, "green square, right"), 1 - left)
+    positive = masked(demo_models.conditioning(kind, "red circle, sky"), left)
+    positive += masked(demo_models.conditioning(kind, "green square, sand"), 1 - left)
     seen, expected, report = exact_and_reference(demo, session, kind, positive=positive)
     assert report.partitioned == 4
     assert relative(seen, expected) < TOLERANCE

@@ -97,7 +97,7 @@ def test_samplers_that_are_not_safe_run_exact_and_say_why_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_of_different_lengths_are_pipelined(demo, session, kind, monkeypatch):
-    ((vectors, extra),) = demo_models.conditioning(kind, "blue, bottom")
+    ((vectors, extra),) = demo_models.conditioning(kind, "blue, sand")
     negative = [[torch.cat([vectors, vectors[:, :3]], 1), extra]]
     stage_b, calls = Splitter.stage_b, []
     monkeypatch.setattr(
@@ -146,7 +146,7 @@ def test_masked_positives_and_an_area_are_pipelined(demo, session, kind):
     left = torch.zeros(1, 64, 64)
     left[:, :, :32] = 1.0
     positive = []
-    for words, mask in (("red circle, left", left), ("green square, right", 1 - left)):
+    for words, mask in (("red circle, sky", left), ("green square, sand", 1 - left)):
         ((vectors, extra),) = demo_models.conditioning(kind, words)
         positive.append([vectors, {**extra, "mask": mask, "mask_strength": 0.8}])
     ((vectors, extra),) = demo_models.conditioning(kind, "red circle")
@@ -289,7 +289,7 @@ def published(model, kind, steps, cfg, window, latent, cut):
     splitter, sigmas = Splitter(network), None
     sigmas = KSampler(model, steps, model.load_device, scheduler="normal").sigmas
     branches = []
-    for words in ("large red circle, left, sky, plain", "blue, bottom"):
+    for words in ("cat, noto, sky background", "blue, sand"):
         ((vectors, extra),) = demo_models.conditioning(kind, words)
         vectors, pooled = vectors.to(sigmas.device), extra["pooled_output"].to(sigmas.device)
         y = {"y": pooled} if network_model.adm_channels else {}

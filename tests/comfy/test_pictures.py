@@ -82,7 +82,7 @@ def test_a_batch_with_an_inpaint_mask_equals_ksampler(demo, session, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_with_areas_masks_and_timestep_ranges_equals_ksampler(demo, session, kind):
     whole = demo_models.conditioning(kind, "red circle")
-    tensor, extra = demo_models.conditioning(kind, "green square, right")[0]
+    tensor, extra = demo_models.conditioning(kind, "green square, sand")[0]
     masks = torch.zeros(2, 64, 64)
     masks[0, :, :32] = masks[1, 32:] = 1.0
     positive = [
@@ -98,7 +98,7 @@ def test_a_batch_with_areas_masks_and_timestep_ranges_equals_ksampler(demo, sess
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("prompts", "batch"), [(2, 3), (3, 3), (2, 4), (5, 3)])
 def test_pictures_get_the_prompts_that_comfyui_gives_them(demo, session, kind, prompts, batch):
-    words = ["red circle", "blue square, left", "green ring", "white cross, top", "yellow circle"]
+    words = ["red circle", "blue square, sky", "green ring", "white cross, navy", "yellow circle"]
     each = [demo_models.conditioning(kind, text)[0] for text in words[:prompts]]
     extra = {
         name: torch.cat([more[name] for _, more in each]) if torch.is_tensor(value) else value

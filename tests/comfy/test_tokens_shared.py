@@ -67,7 +67,7 @@ def test_only_what_the_other_process_misses_is_sent(demo, session):
     _, _, report = shared_and_reference(demo[KIND], session)
     step = report.steps[-1]
     network = demo[KIND].model.diffusion_model
-    blocks, width, count = len(network.joint_blocks), network.hidden_size, 64 + 6
+    blocks, width, count = len(network.joint_blocks), network.hidden_size, 64 + 11
     keys_and_values = 2 * blocks * width * count * 4
     assert not step.compared
     assert keys_and_values <= step.gathered_bytes <= keys_and_values + width * count * 4

@@ -21,8 +21,8 @@ from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.telling.report import Report
 
 STEPS = 50
-POSITIVE = "large red circle, left, sky, plain"
-NEGATIVE = "blue, bottom"
+POSITIVE = "cat, noto, sky background"
+NEGATIVE = "blue, sand"
 NOISES = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 ENCODERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 UNSEEN = {"height": 128, "width": 128, "num_inference_steps": STEPS, "output_type": "latent"}

@@ -11,7 +11,10 @@ from torch import nn
 
 from demo import networks
 from demo.networks import Conditional
-from demo.training import emoji, judge, latents, objectives, pictures, train, words
+from demo.training import emoji, judge, objectives, pictures, train, words
+from hybrid_core.comfy_bridge import demo_latents
+from hybrid_core.comfy_bridge.demo_latents import Latents
+from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES, VOCABULARY_SIZE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.vocabulary = nn.Embedding(words.VOCABULARY_SIZE, 48)
+        self.vocabulary = nn.Embedding(VOCABULARY_SIZE, 48)
         self.model = nn.Conv2d(48, 48, 1)
 
     def forward(self, x, t, tokens):
@@ -44,22 +47,22 @@ class Small(nn.Module):
 def test_latents_give_back_the_pixels(album):
     generator = torch.Generator().manual_seed(1)
     drawn = album.draw(words.random_labels(16, generator), generator)
-    fitted = latents.Latents.fitted(drawn)
+    fitted = Latents.fitted(drawn)
     made = fitted.encode(drawn)
     assert made.shape == (16, 48, 16, 16)
     torch.testing.assert_close(fitted.decode(made), drawn, atol=5e-6, rtol=0)
-    wide = fitted.scales > latents.LEAST
+    wide = fitted.scales > demo_latents.LEAST
     torch.testing.assert_close(made.pow(2).mean((0, 2, 3))[wide], torch.ones(int(wide.sum())))
 
 
 def test_basis_is_orthonormal():
-    rows = latents.basis()
+    rows = demo_latents.basis()
     torch.testing.assert_close(rows @ rows.T, torch.eye(48))
 
 
 def test_subjects_are_known_once_each():
     assert len(words.EMOJI) == len(set(words.EMOJI.values())) == words.COUNTS[0]
-    listed = [word for attribute in words.ATTRIBUTES.values() for word in attribute]
+    listed = [word for attribute in ATTRIBUTES.values() for word in attribute]
     assert len(listed) == len(set(listed))  # a word of a prompt says which attribute it is
 
 
@@ -70,7 +73,7 @@ def test_tokens_of_two_prompts_share_only_their_common_words():
     assert (cat == tinted).tolist() == [True] * 9 + [False] * 2
     assert not set(nothing.tolist()) & {*cat.tolist(), *tinted.tolist()}
     last = torch.tensor([[count - 1 for count in words.COUNTS]])
-    assert int(words.tokens(last).max()) == words.VOCABULARY_SIZE - 1
+    assert int(words.tokens(last).max()) == VOCABULARY_SIZE - 1
 
 
 def test_training_never_draws_what_is_held_out():
@@ -105,7 +108,7 @@ def test_euler_with_the_true_slope_ends_at_the_picture(kind):
 
 def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypatch):
     monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
-    scales = latents.Latents(torch.ones(48))
+    scales = Latents(torch.ones(48))
     whole = train.Training("mmdit", album, scales, Small())
     for _ in range(6):
         whole.advance()
@@ -113,7 +116,7 @@ def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypat
     for _ in range(3):
         cut.advance()
     train.keep(cut, tmp_path)
-    resumed = train.Training("mmdit", album, latents.Latents(torch.zeros(48)), Small())
+    resumed = train.Training("mmdit", album, Latents(torch.zeros(48)), Small())
     resumed.restore(torch.load(tmp_path / "mmdit.pt", weights_only=True))
     for _ in range(3):
         resumed.advance()
@@ -128,7 +131,7 @@ def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypat
 
 def test_training_that_is_asked_to_stop_keeps_the_step_it_reached(album, tmp_path, monkeypatch):
     monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
-    started = train.Training("mmdit", album, latents.Latents(torch.ones(48)), Small())
+    started = train.Training("mmdit", album, Latents(torch.ones(48)), Small())
     monkeypatch.setattr(train, "begin", lambda *_: started)
     answers = iter([False, False, True])
     train.train("mmdit", tmp_path, 60, lambda: next(answers))
@@ -140,8 +143,8 @@ def test_training_that_is_asked_to_stop_keeps_the_step_it_reached(album, tmp_pat
 @pytest.mark.parametrize("kind", ["mmdit", "unet"])
 def test_fresh_network_predicts_nothing_and_learns_everywhere(kind, album):
     torch.manual_seed(0)
-    network = train.quietened(Conditional(kind, words.VOCABULARY_SIZE))
-    training = train.Training(kind, album, latents.Latents(torch.ones(48)), network)
+    network = train.quietened(Conditional(kind))
+    training = train.Training(kind, album, Latents(torch.ones(48)), network)
     training.batch = 2
     x, t = torch.randn(2, 48, 16, 16), torch.tensor([20, 980])
     tokens = words.tokens(torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]]))
@@ -179,7 +182,7 @@ def test_evaluation_of_a_model_that_draws_the_backgrounds_of_other_prompts(
     monkeypatch.setattr(judge.emoji, "fetch", lambda _: None)
     monkeypatch.setattr(judge.emoji, "load", lambda _: album.emoji)
     monkeypatch.setattr(judge.networks, "load", lambda _: Small())
-    train.keep(train.Training("mmdit", album, latents.Latents(torch.ones(48)), Small()), tmp_path)
+    train.keep(train.Training("mmdit", album, Latents(torch.ones(48)), Small()), tmp_path)
 
     def wrong_backgrounds(network, latents, labels):
         others = labels.clone()
@@ -198,7 +201,7 @@ def test_emoji_of_other_subjects_are_refused(tmp_path):
     path = tmp_path / "emoji.safetensors"
     pixels = torch.zeros(2, 1, 72, 72, 4, dtype=torch.uint8)
     save_file({"emoji": pixels}, path, metadata={"subjects": json.dumps(["cat"])})
-    with pytest.raises(ValueError, match="other subjects than subjects.txt"):
+    with pytest.raises(ValueError, match="other subjects than demo_words.py"):
         emoji.load(path)
 
 

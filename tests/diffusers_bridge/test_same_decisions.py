@@ -10,7 +10,6 @@ import torch
 from pipelines import NEGATIVE, POSITIVE, STEPS, demo, shared
 from tensors import relative
 
-from demo.networks import LATENT_SCALE
 from hybrid_core.config import Settings, Tuning
 from hybrid_core.telling.report import kinds
 
@@ -79,7 +78,7 @@ class Both:
                 self._noise, torch.zeros_like(self._noise), sampler_object("euler"),
                 self._sigmas, seed=1, disable_pbar=True,
             )  # fmt: skip
-        return out * LATENT_SCALE[self.kind], reports[0]
+        return self._patcher.model.process_latent_in(out), reports[0]
 
 
 @pytest.fixture(scope="module", params=demo_models.KINDS)

@@ -9,7 +9,7 @@ def graph(sampler="Hybrid_KSampler", model="mmdit", steps=4, seed=1, **inputs):
         "model": {"class_type": "Hybrid_DemoModel", "inputs": {"name": model}},
         "positive": {
             "class_type": "Hybrid_DemoPrompt",
-            "inputs": {"model": ["model", 0], "text": "large red circle"},
+            "inputs": {"model": ["model", 0], "text": "red heart"},
         },
         "negative": {
             "class_type": "Hybrid_DemoPrompt",

@@ -122,7 +122,7 @@ def text_to_latent(
     if plot is not None:
         sampler["properties"] = {"Node name for S&R": kind, "hybrid_plot": plot}
     graph.add(1, "Hybrid_DemoModel", (80, 110), (270, 80), ["mmdit"])
-    graph.add(2, "Hybrid_DemoPrompt", (80, 240), (270, 110), ["large red circle"])
+    graph.add(2, "Hybrid_DemoPrompt", (80, 240), (270, 110), ["red heart"])
     graph.add(3, "Hybrid_DemoPrompt", (80, 400), (270, 110), [""])
     graph.add(4, "EmptyLatentImage", (80, 560), (270, 110), [64, 64, 1])
     values = sampler_values(kind, steps, seed, mode, tolerance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hybrid_core.errors import ConfigError, UnknownWordError
 from hybrid_core.machine.checksum import checksum, first_difference
 
 ROOT = Path(__file__).resolve().parents[2]
+HELP = ROOT / "web" / "docs" / "Hybrid_DemoPrompt.md"
 
 
 @pytest.mark.parametrize(
@@ -50,17 +52,26 @@ def test_a_mode_that_is_none_lists_the_modes():
 
 
 def test_prompt_words_become_tokens():
-    ids = demo_words.encode("A large, red circle at the top-left on a navy background; striped.")
-    assert ids == tuple(
-        demo_words.token(name, demo_words.ATTRIBUTES[name].index(word))
-        for name, word in zip(
-            demo_words.ATTRIBUTES,
-            ("circle", "red", "navy", "top-left", "large", "striped"),
-            strict=True,
-        )
-    )
-    assert demo_words.encode("") == demo_words.EMPTY
-    assert demo_words.encode("red red") == demo_words.encode("red")
+    fox, noto, navy, red = (demo_words.encode(word) for word in ("fox", "noto", "navy", "red"))
+    ids = demo_words.encode("A red, noto-style fox on a navy background; fox.".replace("-", " "))
+    assert ids == (*fox[:8], noto[8], red[9], navy[10])
+    nothing = demo_words.encode("")
+    assert (nothing[0], nothing[-1]) == (0, demo_words.FIRST_ID["background"])
+    assert not {*nothing[:9]} & {*ids}
+    assert demo_words.encode("fox") == demo_words.encode("natural fox")
+
+
+@pytest.mark.parametrize("word", ["foxes", "Pand", "butterflies"])
+def test_a_word_near_a_known_one_gets_a_hint(word):
+    with pytest.raises(UnknownWordError, match=r"Did you mean .*(fox|panda|butterfly)"):
+        demo_words.encode(word)
+
+
+@pytest.mark.parametrize("page", [HELP, *sorted(HELP.with_suffix("").glob("*.md"))])
+def test_help_of_every_language_lists_all_words(page):
+    said = set(re.findall(r"[a-z]+", page.read_text(encoding="utf-8")))
+    words = {word for words in demo_words.ATTRIBUTES.values() for word in words}
+    assert words - said == {demo_words.NATURAL}
 
 
 def test_two_words_for_one_attribute_are_refused():
@@ -69,13 +80,13 @@ def test_two_words_for_one_attribute_are_refused():
 
 
 @given(st.text())
-def test_any_prompt_is_tokens_or_an_error_that_lists_the_words(text):
+def test_any_prompt_is_tokens_or_an_error_that_says_what_to_do(text):
     try:
         ids = demo_words.encode(text)
     except UnknownWordError as error:
-        assert "triangle" in str(error)
+        assert re.search("triangle|Did you mean|Keep one of them", str(error))
         return
-    assert len(ids) == 6
+    assert len(ids) == 11
     assert all(0 <= i < demo_words.VOCABULARY_SIZE for i in ids)
 
 

@@ -63,7 +63,7 @@ class Case:
                 "inputs": {"width": self.size, "height": self.size, "batch_size": self.batch},
             },
         }
-        for name, text in (("positive", "large red circle"), ("negative", "")):
+        for name, text in (("positive", "red heart"), ("negative", "")):
             prompt[name] = {
                 "class_type": "Hybrid_DemoPrompt",
                 "inputs": {"model": ["model", 0], "text": text},
