@@ -26,8 +26,8 @@ from hybrid_core.comfy_bridge.demo_latents import Latents
 from hybrid_core.comfy_bridge.demo_words import ATTRIBUTES
 
 log = logging.getLogger("demo.training")
-STEPS = 20_000  # of the whole schedule
-SETTINGS = {"mmdit": (32, 6e-4), "unet": (24, 6e-4)}  # batch, peak learning rate
+# batch, peak learning rate, steps of the whole schedule
+SETTINGS = {"mmdit": (32, 6e-4, 12_000), "unet": (24, 6e-4, 9_600)}
 VOCABULARY_RATE = 4.0  # times the rate of the network: a word is seen in few of the pictures
 WHOLE_PROMPT_DROPPED, WORD_DROPPED = 0.1, 0.03
 EMA_DECAY = 0.9995
@@ -35,9 +35,9 @@ WARM_UP, COOL_DOWN = 200, 0.45  # steps; share of the schedule in which the rate
 SAVE_SECONDS, SHEET_STEPS = 180.0, 1000
 
 
-def rate(step: int, peak: float) -> float:
-    """Learning rate: linear rise, plateau, linear fall to 2 % of the peak."""
-    fall = min(1.0, max(0.02, (1 - step / STEPS) / COOL_DOWN))
+def rate(step: int, steps: int, peak: float) -> float:
+    """Learning rate: linear rise, plateau, linear fall to 2 % of the peak in `steps`."""
+    fall = min(1.0, max(0.02, (1 - step / steps) / COOL_DOWN))
     return peak * min(1.0, (step + 1) / WARM_UP) * fall
 
 
@@ -50,7 +50,7 @@ class Training:
         self.kind, self.album, self.latents, self.network = kind, album, latents, network
         self.seed, self.step, self.loss = seed, 0, 0.0
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
-        self.batch, self.peak = SETTINGS[kind]
+        self.batch, self.peak, self.steps = SETTINGS[kind]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(network.model.parameters()), "scale": 1.0},
@@ -74,7 +74,7 @@ class Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["scale"] * rate(self.step, self.peak)
+            group["lr"] = group["scale"] * rate(self.step, self.steps, self.peak)
         self.optimizer.step()
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         ours, theirs = list(self.average.parameters()), list(self.network.parameters())
@@ -156,7 +156,8 @@ def train(kind: str, folder: Path, minutes: float, asked_to_stop: Callable[[], b
     log.info("%s: %.2f M parameters, from step %d", kind, parameters, training.step)
     start = kept = time.monotonic()
     first, cpu = training.step, time.process_time()
-    while training.step < STEPS and time.monotonic() - start < minutes * 60 and not asked_to_stop():
+    end = start + minutes * 60
+    while training.step < training.steps and time.monotonic() < end and not asked_to_stop():
         training.advance()
         if training.step % 100 == 0:
             done = training.step - first
