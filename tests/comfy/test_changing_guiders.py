@@ -66,7 +66,7 @@ def test_another_prompt_is_followed_at_once(demo, session):
 
 
 def test_a_cfg_that_a_guider_names_nowhere_is_followed_when_it_has_shown(demo, session):
-    steps, seen, expected = images(demo, session, cfg=6.0)
+    steps, seen, expected = images(demo, session, cfg=4.0)
     assert steps == "EEEFEFF" + "EEEEE"
     assert 0 < relative(seen, expected) < CLOSE
 
@@ -77,14 +77,14 @@ def test_a_cfg_that_a_guider_names_nowhere_is_followed_when_it_has_shown(demo, s
 def test_cfg_override_is_followed_and_weighed(demo, session):
     """Nothing may be foreseen at its cfg, nearly all at the run's own."""
     bring_up(session, demo["mmdit"])
-    watched, made = Watched(demo["mmdit"], session, "adaptive", tolerance=0.01), []
+    watched, made = Watched(demo["mmdit"], session, "adaptive", tolerance=0.03), []
     for model in (watched.model, demo["mmdit"]):
         model = nodes_custom_sampler.CFGOverride.execute(model, 8.0, 0.4, 1.0).result[0]
         made.append(sample(model, "mmdit", steps=20, cfg=1.1))
     steps, schedule = kinds(watched.reports[0].steps), watched.reports[0].steps
     changed = next(i for i, step in enumerate(schedule) if step.sigma <= schedule[0].sigma * 0.6)
     assert "F" in steps[:changed] and steps[changed:] == "E" * (20 - changed)
-    assert relative(*made) < 0.01
+    assert relative(*made) < 0.02
 
 
 def prompts(*entries):

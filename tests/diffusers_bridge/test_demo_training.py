@@ -107,7 +107,7 @@ def test_euler_with_the_true_slope_ends_at_the_picture(kind):
 
 
 def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypatch):
-    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
+    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2, 100))
     scales = Latents(torch.ones(48))
     whole = train.Training("mmdit", album, scales, Small())
     for _ in range(6):
@@ -130,7 +130,7 @@ def test_resumed_training_equals_an_uninterrupted_one(album, tmp_path, monkeypat
 
 
 def test_training_that_is_asked_to_stop_keeps_the_step_it_reached(album, tmp_path, monkeypatch):
-    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2))
+    monkeypatch.setitem(train.SETTINGS, "mmdit", (4, 1e-2, 100))
     started = train.Training("mmdit", album, Latents(torch.ones(48)), Small())
     monkeypatch.setattr(train, "begin", lambda *_: started)
     answers = iter([False, False, True])
