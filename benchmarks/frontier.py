@@ -41,9 +41,9 @@ SAMPLERS = (
 PICTURES, FIRST = 64, 16
 AT_ONCE = 8  # pictures that go on side by side
 LENGTHS = (5, 20)  # k of mode paper, as published for 50 steps
-TOLERANCES = (0.008, 0.01, 0.0125, 0.014, 0.02)  # of euler at cfg 5
-FEW_TOLERANCES = (0.01, 0.0125, 0.02)
-ONE_DEVICE_TOLERANCES = (0.01, 0.0125, 0.02, 0.05, 0.1, 0.2)
+TOLERANCES = (0.0125, 0.02, 0.03, 0.05)  # of euler at cfg 5
+FEW_TOLERANCES = (0.0125, 0.03)
+ONE_DEVICE_TOLERANCES = (0.0125, 0.03, 0.05, 0.1, 0.2)
 
 
 Picture = tuple[int, tuple[str, str]]  # seed, prompt and negative prompt
