@@ -191,6 +191,12 @@ def test_opening_is_one_step_of_undo(folded):
     tab = folded
     tab.page.get_by_test_id("hybrid-plot-sentence").click()
     tab.until("probe.onScreen('5').height > 200")
+    tab.until(
+        """() => {
+          const { activeState } = app.extensionManager.workflow.activeWorkflow.changeTracker;
+          return activeState.nodes.find((node) => node.id == 5).properties.hybrid_plot === "open";
+        }"""
+    )
     tab.js("app.canvas.canvas.focus()")
     tab.page.keyboard.press("Control+z")
     tab.until("probe.onScreen('5')?.height < 45")
