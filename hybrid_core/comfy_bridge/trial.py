@@ -133,24 +133,25 @@ class Replayed:
         options: of an evaluation of so many branches.
         """
         support.check_around(options)
-        self._check_nothing_added(options)
+        run = acting(self._patcher, options)
+        self._check_nothing_added(run)
         if self._trial.reason is not None:
             raise NotPartitionable(self._trial.reason)
         if self._trial.undecided(branches):
             raise NotYet("this evaluation shows whether other nodes' code can be shared")
-        self._compare_with_before(options)
+        self._compare_with_before(run, options)
 
     def watch(
         self, options: Mapping[str, Any], evaluate: Evaluate, branches: Sequence[int]
     ) -> Outputs:
         return self._trial.watch(self._patcher, options, evaluate, branches)
 
-    def _compare_with_before(self, options: Mapping[str, Any]) -> None:
+    def _compare_with_before(self, run: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """A sampler or a wrapper of the run may turn what code on the model goes by.
 
         Once is taken for a thing that is made at its first use, and compared anew.
         """
-        run, path = acting(self._patcher, options), self._trial.path
+        path = self._trial.path
         code = {place: run[place] for place in run if not _is_nobodys(place, run, path)}
         plain = plain_among(options, {place.split()[0] for place in code})
         beside = {place: described.describe(value) for place, value in plain.items()}
@@ -167,14 +168,13 @@ class Replayed:
             )
         self.on_change()
 
-    def _check_nothing_added(self, options: Mapping[str, Any]) -> None:
+    def _check_nothing_added(self, run: Mapping[str, Any]) -> None:
         patcher, path = self._patcher, self._trial.path
         if without_hooks(patcher, self._attached) != self._attached.patches_uuid:
             raise NotPartitionable(
                 "a node after Hybrid Attach Model changes the model's weights; put Hybrid Attach "
                 "Model behind it"
             )
-        run = acting(patcher, options)
         more = [place for place in added(run, self._before) if not _is_nobodys(place, run, path)]
         if not more:
             return
