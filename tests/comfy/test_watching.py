@@ -13,7 +13,6 @@ from helpers import Watched, ask_for, bring_up, guider, quiet, sample, wait_unti
 from hybrid_core.comfy_bridge.attach import attach, watched
 from hybrid_core.comfy_bridge.overview import overview
 from hybrid_core.comfy_bridge.replica import ModelSource
-from hybrid_core.workers.lease import Lease
 
 
 class Notes:
@@ -177,13 +176,13 @@ def test_a_worker_stuck_in_a_first_evaluation_that_nobody_waits_for_is_ended(
 ):
     session = own_session(load_seconds=6.0)
     bring_up(session, demo["mmdit"])
-    later = Lease.compare_later
+    evaluate = session.worker.evaluate
 
-    def stuck(lease, awaited):
-        psutil.Process(lease.worker.pid).suspend()
-        later(lease, awaited)
+    def stuck(*asked):
+        psutil.Process(session.worker.pid).suspend()
+        return evaluate(*asked)
 
-    monkeypatch.setattr(Lease, "compare_later", stuck)
+    monkeypatch.setattr(session.worker, "evaluate", stuck)
     monkeypatch.setattr(ModelSource, "by", "another node")  # nobody waits for its first evaluation
     watched = Watched(demo["mmdit"], session)
     sample(watched.model, "mmdit", steps=3)

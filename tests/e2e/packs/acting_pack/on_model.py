@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import comfy.model_patcher
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -31,16 +33,19 @@ class OwnPatcher(comfy.model_patcher.ModelPatcher):
 
 
 class PackedLinear(torch.nn.Module):
-    """Weights in eight bits that are unpacked at use."""
+    """Weights in eight bits that are unpacked at use, as slowly as is wanted."""
 
-    def __init__(self, linear):
+    def __init__(self, linear, seconds):
+        """seconds: that each token takes more."""
         super().__init__()
+        self.seconds = seconds
         scale = linear.weight.detach().abs().amax() / 127
         self.register_buffer("packed", (linear.weight.detach() / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.bias = linear.bias
 
     def forward(self, x):
+        time.sleep(self.seconds * x.shape[-2])
         return torch.nn.functional.linear(x, self.packed.to(x.dtype) * self.scale, self.bias)
 
 
@@ -49,18 +54,21 @@ class PackedLoader:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"name": ("STRING", {"default": "unet"})}}
+        return {
+            "required": {"name": ("STRING", {"default": "unet"})},
+            "optional": {"seconds": ("FLOAT", {"default": 0.0, "step": 0.0001})},
+        }
 
     RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "run", "tests"
 
-    def run(self, name):
+    def run(self, name, seconds=0.0):
         from hybrid_core.comfy_bridge import demo_models  # not there before that pack is
 
         loaded = demo_models.load_model(name, disable_dynamic=True)
         for block in loaded.model.diffusion_model.modules():
             for child, layer in list(block.named_children()):
                 if isinstance(layer, torch.nn.Linear) and child.startswith(("to_", "qkv")):
-                    setattr(block, child, PackedLinear(layer))
+                    setattr(block, child, PackedLinear(layer, seconds))
         return (OwnPatcher(loaded.model, loaded.load_device, loaded.offload_device),)
 
 
