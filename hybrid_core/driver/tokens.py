@@ -43,7 +43,7 @@ class TokenSharing:
         blocks(network)
         self._divider: TokenDivider | None = None
         self._alone: float | None = None  # seconds of an evaluation by this device, the least
-        self._unpaid = 0
+        self._unpaid, self.pays = 0, False  # the latest divided steps
         self._measured = False  # whether the first divided step was told
 
     def divider(self, leases: Iterable[Lease], call: Call) -> TokenDivider:
@@ -77,7 +77,8 @@ class TokenSharing:
                 "about %.0f ms on one device: %.2fx",
                 taken * 1000, gathered * 1000, alone * 1000, alone / max(taken, 1e-6),
             )  # fmt: skip
-        self._unpaid = self._unpaid + 1 if taken > alone else 0
+        self.pays = taken <= alone
+        self._unpaid = 0 if self.pays else self._unpaid + 1
         if self._unpaid < TRIES:
             return None
         self._unpaid = 0
@@ -216,8 +217,10 @@ class TokenExecution(Execution):
         if not self._taken_in(asked, own.tokens, out, seconds):
             return None
         reason = self._sharing.learn(len(out), self._record)
+        for share in plan[1:]:
+            self._lease(share).likeness.learn_pay(form_of(call, plan), self._sharing.pays, reason)
         if reason is not None:
-            self._refuse(plan, reason)
+            self._report.note(reason)
         return out
 
     def _link(self, plan: Plan, own: Tokens, ends: Mapping[int, TokenLink]) -> TokenLink | Hub:

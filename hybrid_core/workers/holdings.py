@@ -59,6 +59,7 @@ class Holdings:
     inseparable: set[Hashable] = field(default_factory=set)  # whose pictures depend on each other
     # by model and sizes, why tokens are not divided; and how this process's networks divide them
     undivided: dict[Hashable, str] = field(default_factory=dict)
+    unpaid: set[Hashable] = field(default_factory=set)  # the latest run's that did not pay
     plans: weakref.WeakKeyDictionary[nn.Module, Plans] = field(
         default_factory=weakref.WeakKeyDictionary
     )
@@ -95,6 +96,7 @@ class Holdings:
             self.epoch = self.worker.epoch
             self.bases, self.key, self.loading, self.model_name = set(), None, None, None
             self.contexts, self.compared, self.undivided = OrderedDict(), {}, {}
+            self.unpaid.clear()
             self.paces.clear()
 
     def context_number(self, context: Carried, tick: Tick) -> int:

@@ -47,6 +47,7 @@ class Likeness:
         self._holdings, self._source = holdings, source
         self._taken: Taken | None = None
         self._doubts = 0
+        self._unpaid: dict[Hashable, str] = {}
 
     @property
     def _fingerprint(self) -> Taken:
@@ -131,10 +132,24 @@ class Likeness:
 
     def undivided(self, form: Hashable) -> str | None:
         """Why tokens are not divided at these sizes; None where nothing is known against it."""
-        return self._holdings.undivided.get((self._source.key, form))
+        return self._unpaid.get(form) or self._holdings.undivided.get((self._source.key, form))
 
     def keep_tokens_together(self, form: Hashable, reason: str) -> None:
         self._holdings.undivided[(self._source.key, form)] = reason
+
+    def learn_pay(self, form: Hashable, pays: bool, reason: str | None) -> None:
+        """Whether a division paid; with a reason, that this run makes no more of them.
+
+        The second run in succession speaks for the later ones too: what slowed down one may pass.
+        """
+        of, unpaid = (self._source.key, form), self._holdings.unpaid
+        if pays:
+            unpaid.discard(of)
+        elif reason is not None and of in unpaid:
+            self.keep_tokens_together(form, reason)
+        elif reason is not None:
+            unpaid.add(of)
+            self._unpaid[form] = reason
 
     def changed_meanwhile(self) -> str | None:
         """What somebody has changed in the network since the run began to share, in words."""
