@@ -82,7 +82,7 @@ export class Plots {
     const open = !isOpen(node, this.prefs);
     setOpen(node, open);
     this.#makeRoom(node, open);
-    this.workflow.noteChange();
+    void this.workflow.noteChange();
   }
 
   /** Give or take the room that the plot has more than the strip, where the node has no other. */

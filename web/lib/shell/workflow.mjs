@@ -1,5 +1,7 @@
 /** The workflow on screen, and where its nodes are. */
 
+import { capture, settle, trackerOf } from "./undo.mjs";
+
 export class OpenWorkflow {
   constructor(app) {
     this.app = app;
@@ -16,9 +18,11 @@ export class OpenWorkflow {
   }
 
   /** Let undo know of a change that no mouse or key of the frontend's own made. */
-  noteChange() {
-    const tracker = this.app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
-    (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
+  async noteChange() {
+    const tracker = trackerOf(this.app);
+    if (!tracker) return;
+    capture(tracker);
+    await settle(this.app, tracker);
   }
 
   /** The node with an execution id such as "4" or, inside a subgraph, "4:2". */

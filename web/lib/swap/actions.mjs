@@ -1,5 +1,6 @@
 /** The menu items and commands that swap samplers in the open workflow. */
 
+import { capture, serialized, settle, trackerOf } from "../shell/undo.mjs";
 import { ATTACH, attached, detached } from "./attach.mjs";
 import { grownTo, remembers } from "./room.mjs";
 import { TO_HYBRID, TO_KSAMPLER, blank, foldedHeight, swapped } from "./swap.mjs";
@@ -44,7 +45,7 @@ export class Swapping {
     const key = (graphId, nodeId) => `${graphId}:${nodeId}`;
     const wanted = new Set(nodes.map((node) => key(node.graph.id, node.id)));
     const chosen = (node, graphId) => wanted.has(key(graphId, node.id));
-    const result = swapped(this.#serialized(), types, blanksOf(types), chosen);
+    const result = swapped(serialized(this.app), types, blanksOf(types), chosen);
     if (result.count) await this.#apply(result.workflow);
   }
 
@@ -53,7 +54,7 @@ export class Swapping {
    * their model, or lose it. Returns {count, others}: how many of both there were.
    */
   async swapAll(types) {
-    const { workflow, count } = swapped(this.#serialized(), types, blanksOf(types));
+    const { workflow, count } = swapped(serialized(this.app), types, blanksOf(types));
     const others = types === TO_HYBRID ? attached(workflow, blankOf(ATTACH)) : detached(workflow);
     if (count + others.count) await this.#apply(others.workflow);
     return { count, others: others.count };
@@ -97,40 +98,23 @@ export class Swapping {
     return [...this.app.canvas.selectedItems].filter((item) => typesFor(item) === types);
   }
 
-  #serialized() {
-    return JSON.parse(JSON.stringify(this.app.rootGraph.serialize()));
-  }
-
   /** Through the frontend's own redo, so that one undo step takes it back. */
   async #apply(workflow) {
     const { app } = this;
-    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
+    const tracker = trackerOf(app);
     const selected = new Set([...app.canvas.selectedItems].map(({ id }) => String(id)));
     const known = new Set(app.canvas.graph.nodes.filter(remembers).map(({ id }) => id));
-    (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
+    capture(tracker);
     tracker.redoQueue.length = 0;
     tracker.redoQueue.push(workflow);
     await tracker.redo();
     const nodes = app.canvas.graph.nodes.filter(({ id }) => selected.has(String(id)));
     app.canvas.selectItems(nodes);
-    await this.#settle(tracker, known);
-  }
-
-  /**
-   * Take sizes that the layout corrects after loading into the same step. known: the ids of nodes
-   * that were swapped before it.
-   */
-  async #settle(tracker, known) {
-    const steps = tracker.undoQueue.length;
-    for (let frame = 0; frame < 3; frame += 1) {
-      await new Promise((resolve) => requestAnimationFrame(resolve));
-    }
-    const { activeWorkflow } = this.app.extensionManager.workflow;
-    if (activeWorkflow?.changeTracker !== tracker || tracker.undoQueue.length !== steps) return;
-    for (const node of this.app.canvas.graph.nodes.filter(remembers)) {
-      if (!known.has(node.id)) grownTo(node, foldedHeight(node));
-    }
-    tracker.activeState = this.#serialized();
+    await settle(app, tracker, () => {
+      for (const node of app.canvas.graph.nodes.filter(remembers)) {
+        if (!known.has(node.id)) grownTo(node, foldedHeight(node));
+      }
+    });
   }
 }
 
