@@ -41,6 +41,7 @@ Announce = Callable[[str], None]
 CANCELLED = comfy.model_management.InterruptProcessingException
 DEFAULTS = Tuning()
 NOBODY = Nobody()
+ANOTHER_MODEL = "this guider evaluates a second model too, which is evaluated here"
 HOOKED = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH)
 
 
@@ -279,6 +280,9 @@ class Attachment:
         self, executor: Any, model: Any, conds: Any, x: Any, sigma: Any, model_options: Any
     ) -> Any:
         if self._driver is None:
+            return executor(model, conds, x, sigma, model_options)
+        if model is not self._guider.model_patcher.model:
+            self._driver.leave(ANOTHER_MODEL)
             return executor(model, conds, x, sigma, model_options)
         hooks.advance(model.current_patcher, conds, sigma, model_options)
         cfg = cfg_of(self._guider)  # which CFGOverride sets for an evaluation

@@ -155,7 +155,7 @@ class Course:
         self._step = self._step_at(self._level)
         record = StepRecord(self._step, self._level)
         if self._memory is not None and (part or not self._follow(self._memory, numbers[0], x)):
-            self._memory, self._obstacle = None, LOST
+            self.stop(LOST)
         if part:
             return Step(record)
         memory = self._memory
@@ -170,6 +170,11 @@ class Course:
         memory.trajectory.arrive(self._call, x)
         self._asked = True
         return self._chosen(memory, record, x, sigma, foreseen)
+
+    def stop(self, reason: str) -> None:
+        """Every call from here on is exact."""
+        if self._memory is not None:
+            self._memory, self._obstacle = None, reason
 
     def is_at(self, sigma: Tensor) -> bool:
         """Whether the latest call was at this noise level, (B,)."""

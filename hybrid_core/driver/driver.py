@@ -30,6 +30,7 @@ from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
 Tensor = torch.Tensor
+ONE_BY_ONE = "this guider evaluates its prompts one by one and does not say how it joins them"
 
 
 class Driver:
@@ -62,6 +63,7 @@ class Driver:
         self._cancelled, self._tokens = cancelled, tokens
         self._crew = Crew()
         self._rented = self._broken = False
+        self._by_itself = False  # the latest call on the course, of a guider that joins it itself
 
     def prepare(self, batch: int, obstacle: str | None = None) -> None:
         """Start what takes time: the worker and its replica.
@@ -137,6 +139,11 @@ class Driver:
         except Exception as error:  # noqa: BLE001  as in `evaluate`
             self.give_up(error)
 
+    def leave(self, reason: str) -> None:
+        """Something that this run does not evaluate has a part in its images."""
+        self.report.note(reason)
+        self._course.stop(reason)
+
     def _made(self, call: Call, step: Step, taking: Taking) -> tuple[Step, Outputs]:
         """The step as it was evaluated, and what came out."""
         step, plan = self._divide(call, step, taking)
@@ -167,6 +174,10 @@ class Driver:
         on_course = count == (1 if self._one_branch else 2)
         if on_course and call.aside and self._course.is_at(call.sigma):  # one more, as PAG's
             on_course = False
+            if self._by_itself:
+                self._course.stop(ONE_BY_ONE)
+        elif on_course:
+            self._by_itself = call.aside
         if count > 2 and pipeline is not None:
             pipeline.obstacle = pipeline.obstacle or MORE_BRANCHES
         if not on_course or (pipeline is not None and pipeline.obstacle is not None):
