@@ -32,7 +32,7 @@ class Loading(NamedTuple):
 class Held(NamedTuple):
     """A context that the worker was told."""
 
-    number: int
+    signature: str  # where its tensors are, and what is beside them
     tensors: list[torch.Tensor]  # held, so that no other tensor gets their place
     contents: Contents  # then
 
@@ -47,7 +47,7 @@ class Holdings:
     key: str | None = None  # of the replica, once it was found equal
     model_name: str | None = None
     loading: Loading | None = None
-    contexts: OrderedDict[str, Held] = field(default_factory=OrderedDict)
+    contexts: OrderedDict[int, Held] = field(default_factory=OrderedDict)
     next_context: int = 0
     to_forget: list[str] = field(default_factory=list)
     load_seconds: float | None = None
@@ -103,20 +103,21 @@ class Holdings:
         """The number under which the worker holds this context; sends it when it is new."""
         known = self.contexts
         signature = json.dumps([context.tree, [identity(tensor) for tensor in context.tensors]])
-        if signature in known:
-            before = known[signature]
-            before.contents.ask()
-            if not before.contents.changed():
-                return before.number
+        same = (number for number in reversed(known) if known[number].signature == signature)
+        latest = next(same, None)
+        if latest is not None:
+            contents = known[latest].contents
+            contents.ask()
+            if not contents.changed():
+                return latest
         number = self.next_context
         self.next_context += 1
         held = dict(known)
         known.clear()  # should the sending be interrupted, nothing is taken for known
         self.worker.hold(number, context, tick)
         known.update(held)
-        known[signature] = Held(number, context.tensors, Contents(context.tensors))
-        known.move_to_end(signature)
-        while len(known) > CONTEXTS_KEPT:
+        known[number] = Held(signature, context.tensors, Contents(context.tensors))
+        while len(known) > CONTEXTS_KEPT:  # the oldest, as the worker does
             known.popitem(last=False)
         return number
 
