@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
+from hybrid_core.course.alike import same
 
 SCHEDULE = ("timestep_start", "timestep_end")  # sigmas
 NAMES = ("uuid", "model_conds")  # what an entry is called, and what is looked at by itself
@@ -39,22 +39,6 @@ class Content:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Content)
-            and _same(self._values, other._values)
-            and _same(self._conds, other._conds)
+            and same(self._values, other._values)
+            and same(self._conds, other._conds)
         )
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether both are one object, or plain data of equal values."""
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-        return alike and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, str | int | float | bool) and one == other

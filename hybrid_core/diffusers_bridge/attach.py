@@ -106,6 +106,7 @@ class Attachment:
         self._pipe, self._mode, self._tuning, self._pool = pipe, mode, tuning, pool
         self._on_report, self._wait_seconds = on_report, wait_seconds
         self._timesteps: Any = None  # of the call under way: each call has a tensor of its own
+        self._rows = 0  # of its first joint batch
         self._space: Space = Elsewhere()
         self._driver: Driver | None = None
         self.reports: list[Report] = []
@@ -152,7 +153,8 @@ class Attachment:
         x: torch.Tensor = next(iter(arguments.values()))
         driver = self._current(x)
         guided = self._pipe.do_classifier_free_guidance
-        call = PipelineCall(self._network, self._original, arguments, self._space, guided)
+        rest = self._space, guided, self._rows
+        call = PipelineCall(self._network, self._original, arguments, *rest)
         sample = call.result(driver.evaluate(call))
         return output(self._network, sample, arguments.get("return_dict", True))
 
@@ -161,7 +163,7 @@ class Attachment:
         timesteps = self._pipe.scheduler.timesteps
         if self._driver is None or self._timesteps is not timesteps:
             self._finish("done")
-            self._timesteps = timesteps
+            self._timesteps, self._rows = timesteps, len(x)
             self._driver = self._new_driver(x)
         return self._driver
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from hybrid_core.course.alike import same
 from hybrid_core.diffusers_bridge.space import Space
 from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.attention import PLAIN
@@ -46,31 +46,70 @@ class Branch:
         return run() if each is None else each(FORWARD, self.x, run)  # type: ignore[no-any-return]
 
 
+class Given:
+    """What a network is given beside latents and timestep. Equal to another that says the same.
+
+    Of tensors that each step has anew, as a ControlNet's, counts whether they are all zeros.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any]):
+        latents = next(iter(arguments))
+        self._said = {
+            name: value if name in CONDITIONING else _kind(value)
+            for name, value in arguments.items()
+            if name not in (latents, "timestep")
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Given) and same(self._said, other._said)
+
+
+def _kind(value: Any) -> Any:
+    """Of what is not compared by content."""
+    found = tensors(value)
+    return bool(torch.stack([one.any() for one in found]).any()) if found else value
+
+
 class PipelineCall:
     """A joint batch [uncond; cond], or one branch of a call without guidance.
 
     Its outputs are predictions, (B, C, H, W).
     """
 
-    prompts, cfg, alike, even, aside, attention = (), None, True, True, False, PLAIN
+    cfg, alike, even, attention = None, True, True, PLAIN
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         forward: Forward,
         arguments: Mapping[str, Any],
         space: Space,
         guided: bool,
+        rows: int,
     ):
-        """forward: the network's own; arguments: its, by name, latents first."""
+        """forward: the network's own; arguments: its, by name, latents first.
+
+        rows: of the pipeline's first joint batch; smaller ones are beside it, as those of
+        skip-layer guidance.
+        """
         self.network, self._forward, self._arguments = network, forward, arguments
         self._space = space
         self._joint: Tensor = next(iter(arguments.values()))
-        self.branches = [COND, UNCOND] if guided else [COND]
+        self.aside = guided and len(self._joint) < rows
+        joint = guided and not self.aside
+        self._uneven = joint and len(self._joint) % 2 > 0
+        self.branches = [COND, UNCOND] if joint and not self._uneven else [COND]
         timestep = torch.as_tensor(arguments["timestep"], device=self._joint.device)
         x, self._timestep = self._half(self._joint, COND), self._half(timestep, COND)
+        latents: int = network.config.out_channels
+        # masks, depths and pictures follow the latents
+        x, self._beside = x[:, :latents], x[:, latents:]  # (B, C, H, W), (B, C', H, W)
         self.sigma = space.sigma(self._timestep, len(x))  # (B,)
         self.x = space.latents(x, self.sigma)
+
+    @property
+    def prompts(self) -> Any:
+        return Given(self._arguments)
 
     @property
     def form(self) -> Hashable:
@@ -93,7 +132,7 @@ class PipelineCall:
                     f"the pipeline gives its network '{name}', expected none but {CONDITIONING}; "
                     "evaluations that have it are not shared"
                 )
-        if len(self.branches) > 1 and len(x) % 2:
+        if self._uneven:
             raise NotPartitionable(f"a batch of {len(x)} is not of two branches")
         if torch.is_autocast_enabled(x.device.type):
             raise NotPartitionable("the second process knows no autocast; cast the pipeline")
@@ -144,7 +183,7 @@ class PipelineCall:
 
     def inputs_at(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         at = self._space.network_input(x, sigma, self._joint.dtype)
-        return at, self._space.timestep(sigma, self._timestep)
+        return torch.cat([at, self._beside], 1), self._space.timestep(sigma, self._timestep)
 
     def denoised(self, output: Tensor) -> Tensor:
         return self._space.denoised(self.x, self.sigma, output)
