@@ -14,7 +14,7 @@ from hybrid_core.comfy_bridge import conds as conds_data
 from hybrid_core.comfy_bridge import support
 from hybrid_core.comfy_bridge.attention_seams import ATTENTION
 from hybrid_core.comfy_bridge.brought import Brought
-from hybrid_core.comfy_bridge.controls import hints
+from hybrid_core.comfy_bridge.controls import acting, hints, in_a_part
 from hybrid_core.comfy_bridge.forwards import with_each_forward
 from hybrid_core.comfy_bridge.hooks import strengths
 from hybrid_core.comfy_bridge.prompts import SCHEDULE, Content, entries, holds
@@ -82,10 +82,12 @@ class ComfyCall:
     @property
     def prompts(self) -> Any:
         said = strengths(self.conds), [[Content(e) for e in branch or ()] for branch in self.conds]
-        if not self._scheduled:
+        ends = any(in_a_part(control) for control in self._controls)
+        if not self._scheduled and not ends:
             return said
         sigma = float(self.sigma[0])
-        return said, [[holds(e, sigma) for e in branch or ()] for branch in self.conds]
+        in_force = [[holds(e, sigma) for e in branch or ()] for branch in self.conds]
+        return said, in_force, [acting(control, sigma) for control in self._controls]
 
     @property
     def _scheduled(self) -> bool:

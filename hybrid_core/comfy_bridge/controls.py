@@ -125,6 +125,17 @@ def hints(control: Any) -> int:
     return max(lengths, default=1)
 
 
+def in_a_part(control: Any) -> bool:
+    """Whether some control of a chain acts in a part of the schedule only."""
+    return any(tuple(one.timestep_percent_range) != (0.0, 1.0) for one in chain(control))
+
+
+def acting(control: Any, sigma: float) -> list[bool]:
+    """Which controls of a chain act at `sigma`."""
+    spans = (one.timestep_range for one in chain(control))  # sigmas, once a run has begun
+    return [span is None or span[0] >= sigma >= span[1] for span in spans]
+
+
 def _loaders(graph: Graph | None) -> list[GraphPath]:
     """Nodes of the graph that load such models and can be repeated, those with least before them
     first. Raises NotPartitionable where there is none.

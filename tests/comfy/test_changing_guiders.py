@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.conds
+import comfy.controlnet
 import comfy.samplers
 import pytest
 import torch
@@ -85,6 +86,38 @@ def test_cfg_override_is_followed_and_weighed(demo, session):
     changed = next(i for i, step in enumerate(schedule) if step.sigma <= schedule[0].sigma * 0.6)
     assert "F" in steps[:changed] and steps[changed:] == "E" * (20 - changed)
     assert relative(*made) < 0.02
+
+
+class Shift(comfy.controlnet.ControlBase):
+    """A ControlNet that adds a number."""
+
+    def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+        start, end = self.timestep_range
+        if not end <= t[0] <= start:
+            return None
+        added = torch.full((1, 1, 1, 1), 0.3)
+        return {"middle": [added], "input": [], "output": []}
+
+    def copy(self):
+        made = Shift()
+        self.copy_to(made)
+        return made
+
+    def get_models(self):
+        return []
+
+
+@pytest.mark.parametrize(("end", "expected"), [(1.0, "EEEFEFFEFEEE"), (0.7, "EEEFEFFEEEEE")])
+def test_a_controlnet_that_ends_is_followed(demo, session, end, expected):
+    ((words, options),) = demo_models.conditioning("unet", "cat, noto, sky background")
+    control = Shift().set_cond_hint(torch.zeros(1, 3, 8, 8), 1.0, (0.0, end))
+    control.previous_controlnet = Shift().set_cond_hint(torch.zeros(1, 3, 8, 8), 1.0)
+    positive = [[words, options | {"control": control, "control_apply_to_uncond": True}]]
+    watched, made = Watched(demo["unet"], session, "adaptive", **FORESEEN), []
+    for model in (watched.model, demo["unet"]):
+        made.append(sample(model, "unet", steps=12, cfg=2.0, positive=positive))
+    assert kinds(watched.reports[0].steps).replace("L", "E") == expected
+    assert 0 < relative(*made) < CLOSE
 
 
 def prompts(*entries):
