@@ -86,7 +86,8 @@ class Likeness:
         """How two evaluations of the same differ beyond rounding. Waits for the device."""
         error = relative(ours, theirs)
         if error <= ROUNDING[self._source.half]:
-            self._holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
+            if bool(ours.any()):  # zeros, for a prompt that is not in force yet, show nothing
+                self._holdings.compared[(self._source.key, False, *shape)] = self._fingerprint
             return None
         nodes = f"; nodes before this one: {self._source.by}" if self._source.by else ""
         reason = (
