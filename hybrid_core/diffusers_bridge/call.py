@@ -134,8 +134,6 @@ class PipelineCall:
                 )
         if self._uneven:
             raise NotPartitionable(f"a batch of {len(x)} is not of two branches")
-        if torch.is_autocast_enabled(x.device.type):
-            raise NotPartitionable("the second process knows no autocast; cast the pipeline")
         for tensor in tensors(self._conditioning()):
             if tensor.shape[:1] != x.shape[:1]:
                 raise NotPartitionable(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from hybrid_core.errors import NotPartitionable
 from hybrid_core.stages.attention import Attention
 from hybrid_core.stages.staging import Each
 from hybrid_core.workers.contract import Pictures
@@ -111,3 +112,11 @@ class Call(Protocol):
     def output(self, denoised: Tensor) -> Tensor:
         """The output that means `denoised`."""
         ...
+
+
+def check_torch(x: Tensor) -> None:
+    """Raise NotPartitionable where torch makes more of an evaluation at `x` than its numbers."""
+    if x.requires_grad:
+        raise NotPartitionable("the sampler asks for gradients, which the second process has not")
+    if torch.is_autocast_enabled(x.device.type):
+        raise NotPartitionable("torch.autocast is on, which the second process knows nothing of")

@@ -11,7 +11,7 @@ import torch
 from hybrid_core.course.course import Course
 from hybrid_core.course.steps import ForecastStep, PipelinedStep, Step
 from hybrid_core.driver import dividing, division
-from hybrid_core.driver.call import Call
+from hybrid_core.driver.call import Call, check_torch
 from hybrid_core.driver.crew import Crew
 from hybrid_core.driver.division import Plan
 from hybrid_core.driver.execution import (
@@ -221,6 +221,7 @@ class Driver:
         crew = self._hired()
         try:
             if crew.leases:
+                check_torch(call.x)
                 call.check()
         except NotYet:
             return Crew()

@@ -1,13 +1,15 @@
-"""Guiders that evaluate another model too, or join their prompts by a scale of their own."""
+"""Guiders and samplers that make more of the model than its prompts' predictions at one scale."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import comfy.sampler_helpers
 import comfy.samplers
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler
-from helpers import FORESEEN, Watched, bring_up, guider, relative
+from helpers import FORESEEN, Watched, bring_up, guider, relative, sample
 
 from hybrid_core.comfy_bridge import demo_models
 from hybrid_core.telling.report import kinds
@@ -126,3 +128,43 @@ def test_prompts_that_are_joined_by_an_unknown_scale_are_not_foreseen(demo, sess
     assert relative(seen, expected) < EQUAL
     assert kinds(report.steps) == "s" * 16 and report.reasons == []
     assert "does not say how it joins them" in report.unshortened
+
+
+def towards(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Euler's method, with each prediction moved against the gradient of a loss on it."""
+    for sigma, following in pairwise(sigmas):
+        with torch.enable_grad():
+            at = x.detach().requires_grad_(True)
+            denoised = model(at, sigma.expand(len(x)), **extra_args)
+            (slope,) = torch.autograd.grad(((denoised - 0.7) ** 2).mean(), at)
+        x = x + (x - denoised.detach() + 200.0 * slope) / sigma * (following - sigma)
+    return x
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_sampler_that_asks_for_gradients(demo, session, batch):
+    bring_up(session, demo["unet"])
+    model = demo_models.load_model("unet")
+    watched, made = Watched(model, session), []
+    noise = torch.randn(batch, 48, 16, 16, generator=torch.Generator().manual_seed(1))
+    for one in (watched.model, model):
+        run = guider(one, "unet", 1.0 if batch > 1 else 5.0)
+        sampler = comfy.samplers.KSAMPLER(towards)
+        sigmas = torch.linspace(10, 0, 5)
+        made.append(run.sample(noise, torch.zeros_like(noise), sampler, sigmas, seed=1).detach())
+    assert torch.equal(*made)
+    (reason,) = watched.reports[0].reasons
+    assert "asks for gradients" in reason
+
+
+def test_autocast_is_not_known_to_the_second_process(demo, session):
+    bring_up(session, demo["mmdit"])
+    watched = Watched(demo["mmdit"], session)
+    sample(watched.model, "mmdit")
+    with torch.autocast("cpu", torch.bfloat16):
+        seen, expected = (sample(model, "mmdit") for model in (watched.model, demo["mmdit"]))
+    assert torch.equal(seen, expected)
+    assert relative(seen, sample(demo["mmdit"], "mmdit")) > 1e-3
+    assert watched.reports[0].partitioned == 4
+    (reason,) = watched.reports[1].reasons
+    assert "torch.autocast is on" in reason
