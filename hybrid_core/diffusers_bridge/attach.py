@@ -152,11 +152,15 @@ class Attachment:
         arguments = self._signature.bind(*args, **keywords).arguments
         x: torch.Tensor = next(iter(arguments.values()))
         driver = self._current(x)
-        guided = self._pipe.do_classifier_free_guidance
-        rest = self._space, guided, self._rows
+        rest = self._space, self._guided, self._rows
         call = PipelineCall(self._network, self._original, arguments, *rest)
         sample = call.result(driver.evaluate(call))
         return output(self._network, sample, arguments.get("return_dict", True))
+
+    @property
+    def _guided(self) -> bool:
+        """A pipeline that was not called yet, while another one uses its network, cannot say."""
+        return bool(getattr(self._pipe, "do_classifier_free_guidance", False))
 
     def _current(self, x: torch.Tensor) -> Driver:
         """The driver of the pipeline call under way; the first evaluation makes it."""
@@ -169,7 +173,7 @@ class Attachment:
 
     def _new_driver(self, x: torch.Tensor) -> Driver:
         pipe, tuning = self._pipe, self._tuning
-        guided, mode, flow = pipe.do_classifier_free_guidance, self._mode, False
+        guided, mode, flow = self._guided, self._mode, False
         report = Report(mode, tolerance=tuning.tolerance if mode == "adaptive" else None)
         self.reports.append(report)
         schedule: list[float] = []

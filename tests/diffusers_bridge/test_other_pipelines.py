@@ -14,6 +14,7 @@ from pipelines import ddim, quiet, sd3, sdxl, shared, short
 from tensors import relative
 
 from hybrid_core.config import Tuning
+from hybrid_core.diffusers_bridge.attach import hybrid
 from hybrid_core.diffusers_bridge.call import Given
 from hybrid_core.telling.report import kinds
 
@@ -108,6 +109,15 @@ def test_three_branches_are_evaluated_here(pool, mode):
     assert torch.equal(seen, plain)
     (reason,) = report.reasons
     assert "a batch of 3 is not of two branches" in reason
+
+
+@pytest.mark.parametrize("mode", ["exact", "adaptive"])
+def test_another_pipeline_may_use_the_same_network_first(pool, mode):
+    call, plain = short(sdxl(), 6)
+    never = type(call[0])(**call[0].components)
+    with hybrid(never, mode, pool=pool, wait_seconds=120) as reports:
+        seen = call[0](**call[1]).images
+    assert relative(seen, plain) < EQUAL and len(reports) == 1
 
 
 def test_other_prompts_in_mid_run_are_another_course(pool):
