@@ -30,6 +30,7 @@ from hybrid_core.workers.lease import Lease
 
 log = logging.getLogger("hybrid_ksampler")
 Tensor = torch.Tensor
+NO_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 ONE_BY_ONE = "this guider evaluates its prompts one by one and does not say how it joins them"
 
 
@@ -152,8 +153,9 @@ class Driver:
             out, kept = execution.carried_out(plan)
             if self._tokens is not None and type(execution) is Execution:
                 self._tokens.took(step.record)
-        except Inseparable:
-            self._crew.keep_together(call.x.shape, self.report)
+        except Inseparable as error:
+            if not isinstance(error.__cause__, NO_MEMORY):  # that tells nothing of the network
+                self._crew.keep_together(call.x.shape, self.report)
             out, kept = execution.carried_out(division.alone(call.branches))
         self._learn(call, step, taking, out, kept)
         return step, out

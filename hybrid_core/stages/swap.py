@@ -40,9 +40,11 @@ class Swapper:
 
     @contextmanager
     def swapped(self, acts: Mapping[int, Act]) -> Iterator[None]:
-        """Meanwhile these units do what `acts` say."""
+        """Meanwhile these units do what `acts` say. Raises NotSplittable where they do already."""
         units = self.units
         found = {index: units[index].current() for index in acts}
+        if any("_act" in vars(module) for module in found.values()):
+            raise NotSplittable("another thread uses this network at the same time")
         try:
             for index, act in acts.items():
                 unit, place = units[index], self._stand_ins[index]

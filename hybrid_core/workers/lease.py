@@ -250,8 +250,11 @@ class Lease:
     def compare(self, ours: Tensor, theirs: Tensor, shape: Sequence[int]) -> bool:
         """Whether two evaluations of the same, here and there, are equal up to rounding.
 
-        A difference ends the sharing of this model. Waits for the device.
+        A difference ends the sharing of this model; numbers that are none say nothing of it. Waits
+        for the device.
         """
+        if not bool(torch.isfinite(ours).all()):
+            return False
         reason = self.likeness.difference(ours, theirs, shape)
         if reason is not None:
             self.give_up(ReplicaMismatch(reason))

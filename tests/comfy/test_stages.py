@@ -374,6 +374,19 @@ def test_a_recording_that_fails_leaves_no_sizes_behind():
     assert not splitter.fits(Cut(0, 2), noise(1, 4))
 
 
+def test_a_network_that_another_thread_uses_is_left_as_it_is():
+    network = Toy([0, 1, 2, 3])
+    blocks, (one, other) = list(network.blocks), (Splitter(network) for _ in range(2))
+
+    def meanwhile():
+        with pytest.raises(NotSplittable, match="another thread"):
+            other.record(lambda: network(noise(1, 4)))
+        return network(noise(1, 4))
+
+    one.record(meanwhile)
+    assert list(network.blocks) == blocks
+
+
 def test_placeholders_of_one_size_are_one_tensor():
     places: dict[Any, torch.Tensor] = {}
     first = placeholder((noise(2, 3), {"a": noise(3, 2)}), places)

@@ -112,6 +112,37 @@ def test_a_network_that_takes_whole_batches_only_is_not_divided(network, holding
     assert worker.alive and worker.idle()
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.cuda.OutOfMemoryError])
+def test_no_memory_for_a_part_tells_nothing_of_the_network(network, holdings, error):
+    plain = Network.forward
+
+    def full(self, x, sigma, prompt):
+        if len(x) != 4:
+            raise error("no memory")
+        return plain(self, x, sigma, prompt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "forward", full)
+        run = Run(network, holdings, prompts=ONE)
+        assert torch.equal(run.sample(batch=4), serial(network, ONE, 4))
+    assert kinds(run.report.steps) == "s" * STEPS and run.report.reasons == []
+    later = Run(network, holdings, prompts=ONE)
+    assert relative(later.sample(batch=4), serial(network, ONE, 4)) < CLOSE
+    assert kinds(later.report.steps) == "d" * STEPS and later.report.reasons == []
+
+
+@pytest.mark.parametrize("prompts", [ONE, PROMPTS])
+def test_predictions_that_are_no_numbers_tell_nothing_of_the_network(network, holdings, prompts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "forward", lambda self, x, sigma, prompt: x * torch.nan)
+        run = Run(network, holdings, prompts=prompts)
+        assert run.sample(batch=2).isnan().all()
+    assert run.report.shared == 0 and run.report.reasons == []
+    later = Run(network, holdings, prompts=prompts)
+    assert relative(later.sample(batch=2), serial(network, prompts, 2)) < CLOSE
+    assert later.report.shared == STEPS and later.report.reasons == []
+
+
 def test_a_network_that_predicts_otherwise_is_not_shared(network, holdings, worker):
     plain = network.forward
     network.forward = lambda *arguments: plain(*arguments) * 1.001
