@@ -20,6 +20,7 @@ from hybrid_core.driver.execution import (
     Inseparable,
     Outputs,
     Taking,
+    given,
 )
 from hybrid_core.driver.pipeline import MORE_BRANCHES, Pipeline
 from hybrid_core.driver.tokens import TokenExecution, TokenSharing
@@ -123,7 +124,7 @@ class Driver:
         began = time.monotonic()
         step, taking = self._decide(call)
         if isinstance(step, ForecastStep):
-            out = self._given(call, {}, *step.both())
+            out = given(call, {}, *step.both())
         else:
             step, out = self._made(call, step, taking)
         if step.record.step == self.report.total - 1:
@@ -254,7 +255,7 @@ class Driver:
         if isinstance(step, PipelinedStep):
             (result,) = out.values()
             seen = call.denoised(result)
-            self._given(call, out, *step.both(seen), (seen, result))
+            given(call, out, *step.both(seen), (seen, result))
             return
         boundaries = None
         if taking.pipeline is not None:
@@ -264,23 +265,7 @@ class Driver:
         shift = step.finish(denoised[0], denoised[1] if len(denoised) > 1 else None, boundaries)
         if shift is not None:
             pair = [one + shift for one in denoised]
-            self._given(call, out, pair[0], pair[1] if len(pair) > 1 else None)
-
-    @staticmethod
-    def _given(
-        call: Call,
-        out: Outputs,
-        cond: Tensor,
-        uncond: Tensor | None = None,
-        as_it_was: tuple[Tensor, Tensor] | None = None,
-    ) -> Outputs:
-        """`out` with these denoised latents; as_it_was: one of them, and the output it is of."""
-        for place, one in zip(call.branches, (cond, uncond), strict=False):
-            if as_it_was is not None and one is as_it_was[0]:
-                out[place] = as_it_was[1]
-            elif one is not None:
-                out[place] = call.output(one)
-        return out
+            given(call, out, pair[0], pair[1] if len(pair) > 1 else None)
 
     def finish(self, status: str) -> None:
         """After the run, however it ended: done, interrupted or failed."""

@@ -228,3 +228,19 @@ class Execution:
         if lease.compare(out[branch], theirs, call.x.shape):
             self._crew.keep_together(call.x.shape, self._report)
         return False
+
+
+def given(
+    call: Call,
+    out: Outputs,
+    cond: Tensor,
+    uncond: Tensor | None = None,
+    as_it_was: tuple[Tensor, Tensor] | None = None,
+) -> Outputs:
+    """`out` with these denoised latents; as_it_was: one of them, and the output it is of."""
+    for place, one in zip(call.branches, (cond, uncond), strict=False):
+        if as_it_was is not None and one is as_it_was[0]:
+            out[place] = as_it_was[1]
+        elif one is not None:
+            out[place] = call.output(one)
+    return out
