@@ -144,7 +144,7 @@ def test_rule_13_one_redraw_a_frame_and_none_without_a_change(tab):
         }""",
         [detail, rows],
     )
-    tab.frames(4)
+    tab.still()
     after = tab.js("({...probe.counts('5')})")
     assert 1 <= after["redraws"] - before["redraws"] <= 2, "58 events in one task"
     assert after["redraws"] - before["redraws"] == after["frames"] - before["frames"]
