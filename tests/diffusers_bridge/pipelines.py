@@ -39,23 +39,30 @@ def quiet(pipe: Any) -> Any:
     return pipe
 
 
-def sdxl(batch: int = 1, scheduler: Any = None) -> Call:
-    """StableDiffusionXLPipeline with a random U-Net of two levels."""
+def tiny_unet(**more: Any) -> UNet2DConditionModel:
+    """A random U-Net of two levels."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,
         block_out_channels=(32, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(2, 4),
+        cross_attention_dim=32,
+        norm_num_groups=8,
+        **more,
+    ).eval()
+
+
+def sdxl(batch: int = 1, scheduler: Any = None) -> Call:
+    """StableDiffusionXLPipeline with a tiny U-Net."""
+    unet = tiny_unet(
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + 16,
-        cross_attention_dim=32,
-        norm_num_groups=8,
-    ).eval()
+    )
     none = dict.fromkeys(("vae", *ENCODERS))
     pipe = StableDiffusionXLPipeline(unet=unet, scheduler=scheduler or ddim(), **none)
     return quiet(pipe), {**UNSEEN, **embeddings(batch), "guidance_scale": 5.0}

@@ -8,9 +8,8 @@ from diffusers import (
     AutoencoderKL,
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
 )
-from pipelines import ddim, quiet, sd3, sdxl, shared, short
+from pipelines import ddim, quiet, sd3, sdxl, shared, short, tiny_unet
 from tensors import relative
 
 from hybrid_core.config import Tuning
@@ -25,19 +24,7 @@ FORESEEN = Tuning(tolerance=1e9, largest_gap=2, kinds=frozenset(("forecast",)))
 
 def seeing(kind, channels, **more):
     """A pipeline of this class whose U-Net sees so many channels, the latents first."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=channels,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        cross_attention_dim=32,
-        norm_num_groups=8,
-    ).eval()
+    unet = tiny_unet(in_channels=channels, out_channels=4)
     vae = AutoencoderKL(
         block_out_channels=(8,) * 4,
         down_block_types=("DownEncoderBlock2D",) * 4,
